@@ -1,0 +1,83 @@
+# `make` or `make help` says what there is. Nothing has to be installed by hand but Python 3.11 or newer, make and git.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+
+export PYTHON
+export UV_PROJECT_ENVIRONMENT := $(VENV)
+export UV_PYTHON_DOWNLOADS := never
+export UV_NO_PROGRESS := 1
+export UV_LINK_MODE := copy
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
+export UV_SYSTEM_CERTS ?= 1
+endif
+
+# The wheel is built anew when any of these changes (a folder's time tells of files that went).
+SOURCES := pyproject.toml uv.lock $(shell find src \( -name __pycache__ -prune \) -o \( -type f -o -type d \) -print 2>/dev/null)
+SYNC := $(BIN)/uv sync --quiet --frozen --no-editable --all-extras --reinstall-package delimiter
+
+.PHONY: help demo test quick lint format docs bench servers clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.run ## the main job on SQLite, from nothing, in a minute
+	@$(BIN)/delimiter demo
+
+test: $(VENV)/.dev ## every test, on the built wheel, on SQLite, PostgreSQL and MariaDB (PYTEST_ARGS="-k claim")
+	@tools/install-servers || { status=$$?; if [ "$${CI:-}" = true ]; then exit $$status; fi; \
+	  echo "*** the engines without a server will be SKIPPED; the end of the run names them ***"; }
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+quick: $(VENV)/.dev ## unit tests, examples, and what runs on SQLite and memory: under two minutes
+	$(BIN)/pytest --stores=sqlite,memory -m "not slow" $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev ## ruff, mypy (strict) and the house's arrows
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls tests
+	PYTHONPATH=src $(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.dev ## ruff's formatter and safe fixes
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev ## the documentation, to docs/_build/html
+	$(BIN)/sphinx-build --quiet -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+bench: $(VENV)/.dev ## claims per second on each database, beside hand-written SQL
+	@tools/install-servers || echo "*** databases without a server are left out ***"
+	$(BIN)/python benchmarks/claims.py
+
+servers: ## installs PostgreSQL and MariaDB for the tests (root on Debian)
+	@tools/install-servers
+
+clean: ## removes everything that was made here
+	rm -rf $(VENV) dist build docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis delimiter-demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- environments -------------------------------------------------------------------------------------------------------
+# .run: the library with its extras. .dev: the tools too. Both hold the built wheel, not the source tree.
+
+$(VENV)/.uv-$(UV_VERSION): tools/make-venv
+	@echo "setting up $(VENV)"
+	@tools/make-venv $(VENV) $(UV_VERSION)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.uv-$(UV_VERSION) $(SOURCES)
+	@$(SYNC) --inexact --no-default-groups
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.uv-$(UV_VERSION) $(SOURCES)
+	@$(SYNC)
+	@touch $@ $(VENV)/.run

@@ -1,0 +1,182 @@
+"""Stores for the tests: which there are, which ones a test wants, and an empty database for each test."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+
+import pytest
+from sqlalchemy import URL
+
+from server_process import ServerNotAvailable
+from servers import Server, Servers
+
+STORES = ("memory", "sqlite", "postgresql", "mariadb")
+SQL_STORES = STORES[1:]  # what `store_url` runs on unless the mark says otherwise
+IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+_SERVERS = pytest.StashKey[Servers]()
+_CHOSEN = pytest.StashKey[tuple[str, ...]]()
+
+pytest.register_assert_rewrite("delimiter.conformance")
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def chosen_stores(config: pytest.Config) -> tuple[str, ...]:
+    return config.stash[_CHOSEN]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    option = config.getoption("--stores")  # defined in the root's conftest.py, which is always read
+    chosen = STORES if option is None else tuple(name.strip() for name in option.split(",") if name.strip())
+    if unknown := set(chosen) - set(STORES):
+        raise pytest.UsageError(f"--stores: {sorted(unknown)} not known; there are {', '.join(STORES)}")
+    config.stash[_CHOSEN] = chosen
+    config.stash[_SERVERS] = Servers()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _SERVERS in config.stash:
+        config.stash[_SERVERS].close()
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    import delimiter
+
+    return [f"stores: {', '.join(chosen_stores(config))}", f"delimiter: {Path(delimiter.__file__).parent}"]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """The tests are of the built wheel: the source tree is something that nobody installs."""
+    import delimiter
+
+    source = session.config.rootpath / "src"
+    if Path(delimiter.__file__).resolve().is_relative_to(source):
+        raise pytest.UsageError(f"the tests would import {source}, not the built wheel: use `make test`")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    missing = config.stash[_SERVERS].missing
+    if missing:
+        terminalreporter.section("ENGINES NOT TESTED", red=True, bold=True)
+        for name, reason in missing.items():
+            terminalreporter.line(f"{name}: {reason}", red=True)
+
+
+# --- which stores a test runs on ------------------------------------------------------------------
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "store_name" in metafunc.fixturenames:
+        mark = metafunc.definition.get_closest_marker("stores")
+        metafunc.parametrize("store_name", mark.args if mark else SQL_STORES)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen = set(chosen_stores(config))
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        wanted = _stores_of(item)
+        (kept if not wanted or wanted & chosen else left_out).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
+
+
+def _stores_of(item: pytest.Item) -> set[str]:
+    """The stores of which this test needs one; empty if it needs none."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is not None and "store_name" in callspec.params:
+        return {callspec.params["store_name"]}
+    fixtures = getattr(item, "fixturenames", ())
+    if needed := {name for name in ("postgresql", "mariadb") if f"{name}_server" in fixtures}:
+        return needed
+    mark = item.get_closest_marker("stores")
+    if mark is None:
+        return set()
+    if unknown := set(mark.args) - set(STORES):
+        raise pytest.UsageError(f"{item.nodeid}: stores {sorted(unknown)} not known")
+    return set(mark.args)
+
+
+# --- servers and databases ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def server(pytestconfig: pytest.Config) -> Callable[[str], Server]:
+    """`server("postgresql")`: the session's server of that name, started when first asked for."""
+    servers = pytestconfig.stash[_SERVERS]
+
+    def get(name: str) -> Server:
+        if name not in chosen_stores(pytestconfig):
+            pytest.skip(f"{name} is not among --stores")
+        try:
+            return servers.get(name)
+        except ServerNotAvailable as reason:
+            if IN_CI:
+                pytest.fail(f"CI must test every engine: {reason}", pytrace=False)
+            pytest.skip(f"ENGINE NOT TESTED: {reason}")
+
+    return get
+
+
+@pytest.fixture
+def postgresql_server(server: Callable[[str], Server]) -> Server:
+    return server("postgresql")
+
+
+@pytest.fixture
+def mariadb_server(server: Callable[[str], Server]) -> Server:
+    return server("mariadb")
+
+
+@pytest.fixture
+def database_url(
+    tmp_path: Path, server: Callable[[str], Server], request: pytest.FixtureRequest
+) -> Iterator[Callable[[str], str]]:
+    """`database_url("mariadb")`: the URL of a fresh, empty store; each call makes another one.
+
+    Afterwards the database is dropped, and a test that left a connection to it open fails.
+    """
+    made: list[tuple[Server, URL]] = []
+    files = 0
+
+    def fresh(name: str) -> str:
+        nonlocal files
+        if name == "memory":
+            return "memory://"
+        if name == "sqlite":
+            files += 1
+            return f"sqlite:///{tmp_path / ('quota.db' if files == 1 else f'quota{files}.db')}"
+        owner = server(name)
+        url = owner.create_database()
+        made.append((owner, url))
+        return url.render_as_string(hide_password=False)
+
+    yield fresh
+    left_open: list[str] = []
+    for owner, url in made:
+        owner.ensure_running()
+        left_open += _left_open(owner, url)
+        owner.drop_database(url)
+    if left_open and request.node.get_closest_marker("leaves_connections") is None:
+        pytest.fail("connections left open to " + "\n".join(left_open), pytrace=False)
+
+
+def _left_open(server: Server, url: URL, within: float = 5.0) -> list[str]:
+    """Connections still open; a server notices the end of one a moment later, hence the patience."""
+    deadline = time.monotonic() + within
+    while (found := server.open_connections(url)) and time.monotonic() < deadline:
+        Event().wait(0.02)
+    return [f"{url.database}: {line}" for line in found]
+
+
+@pytest.fixture
+def store_url(store_name: str, database_url: Callable[[str], str]) -> str:
+    """The URL of a fresh, empty store: each SQL store in turn, or those of `@pytest.mark.stores(…)`."""
+    return database_url(store_name)

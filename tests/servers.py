@@ -1,0 +1,225 @@
+"""PostgreSQL and MariaDB for the tests, and an empty database on them for each test.
+
+A server is either a throw-away one, started the first time somebody asks for it, with the durability a real
+one has (fsync and the like are left alone, so that what a kill test shows is true); or one of the
+developer's own, named in DELIMITER_TEST_POSTGRESQL_URL or DELIMITER_TEST_MARIADB_URL, whose user may create
+and drop databases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+from collections.abc import Iterator
+
+from sqlalchemy import URL, Connection, NullPool, create_engine, make_url, text
+from sqlalchemy.exc import DBAPIError
+
+from server_process import ServerNotAvailable, ServerProcess, binary
+
+
+class Server:
+    """A database server: where it is, and empty databases on it."""
+
+    name: str
+    url: URL
+    throw_away = False  # kill() and start() work
+    _numbers = itertools.count(1)
+
+    @contextlib.contextmanager
+    def admin(self) -> Iterator[Connection]:
+        """A connection in AUTOCOMMIT that may create and drop databases; it leaves nothing open."""
+        engine = create_engine(self.url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        with engine.connect() as connection:
+            yield connection
+
+    def create_database(self) -> URL:
+        """A fresh, empty database; its name is unique on the server."""
+        name = f"delimiter_test_{os.getpid()}_{next(self._numbers)}"
+        with self.admin() as connection:
+            connection.execute(text(self._create_statement(name)))
+        return self.url.set(database=name)
+
+    def drop_database(self, url: URL) -> None:
+        """Drops it, whoever is still connected."""
+        with self.admin() as connection:
+            connection.execute(text(self._drop_statement(url.database or "")))
+
+    def open_connections(self, url: URL) -> list[str]:
+        """What is still connected to the database, one line each; empty when every pool has been closed."""
+        with self.admin() as connection:
+            rows = connection.execute(text(self._connections_statement()), {"name": url.database}).all()
+        return [" · ".join(str(value) for value in row) for row in rows]
+
+    def ensure_running(self) -> None:
+        """Starts it again when a test has killed it."""
+
+    def start(self) -> None:
+        raise ServerNotAvailable(f"{self.name}: a server of your own is not started or killed by tests")
+
+    kill = stop = start
+
+    def _create_statement(self, name: str) -> str:
+        raise NotImplementedError
+
+    def _drop_statement(self, name: str) -> str:
+        raise NotImplementedError
+
+    def _connections_statement(self) -> str:
+        raise NotImplementedError
+
+
+class PostgreSQL(Server):
+    """A PostgreSQL that somebody else runs."""
+
+    name = "postgresql"
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+
+    def _create_statement(self, name: str) -> str:
+        return f'CREATE DATABASE "{name}" TEMPLATE template0'
+
+    def _drop_statement(self, name: str) -> str:
+        return f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'
+
+    def _connections_statement(self) -> str:
+        return (
+            "SELECT pid, state, application_name, query FROM pg_stat_activity "
+            "WHERE datname = :name AND backend_type = 'client backend'"
+        )
+
+
+class MariaDB(Server):
+    """A MariaDB that somebody else runs."""
+
+    name = "mariadb"
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+
+    def drop_database(self, url: URL) -> None:
+        # DROP DATABASE would wait for the metadata locks of open transactions: end those connections first.
+        with self.admin() as connection:
+            ids = connection.execute(
+                text("SELECT id FROM information_schema.processlist WHERE db = :name"), {"name": url.database}
+            ).scalars()
+            for number in ids.all():
+                with contextlib.suppress(DBAPIError):  # it may have gone by itself
+                    connection.execute(text(f"KILL CONNECTION {int(number)}"))
+        super().drop_database(url)
+
+    def _create_statement(self, name: str) -> str:
+        return f"CREATE DATABASE `{name}`"
+
+    def _drop_statement(self, name: str) -> str:
+        return f"DROP DATABASE IF EXISTS `{name}`"
+
+    def _connections_statement(self) -> str:
+        return "SELECT id, command, state, info FROM information_schema.processlist WHERE db = :name"
+
+
+class ThrowAwayPostgreSQL(ServerProcess, PostgreSQL):
+    account = "postgres"
+    death_signal = "QUIT"
+    stop_signal = signal.SIGINT
+
+    def __init__(self) -> None:
+        self._initdb = binary("initdb", "/usr/lib/postgresql/*/bin", "postgresql")
+        self._postgres = binary("postgres", "/usr/lib/postgresql/*/bin", "postgresql")
+        super().__init__()
+
+    def _initialise(self) -> None:
+        self.url = URL.create(
+            "postgresql+psycopg", "postgres", host="127.0.0.1", port=self.port, database="postgres"
+        )
+        self._run(
+            self._initdb, "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8",
+            "--locale=C.UTF-8", f"--pgdata={self.data}",
+        )  # fmt: skip
+
+    def _command(self) -> list[str]:
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": self.port,
+            "unix_socket_directories": "",
+            "max_connections": 300,
+            "shared_buffers": "64MB",
+        }
+        return [
+            self._postgres,
+            "-D",
+            str(self.data),
+            *(f"--{key}={value}" for key, value in settings.items()),
+        ]
+
+
+class ThrowAwayMariaDB(ServerProcess, MariaDB):
+    account = "mysql"
+    death_signal = "KILL"
+    stop_signal = signal.SIGTERM
+
+    def __init__(self) -> None:
+        self._install = binary("mariadb-install-db", "/usr/bin", "mariadb-server")
+        self._mariadbd = binary("mariadbd", "/usr/sbin", "mariadb-server")
+        super().__init__()
+
+    def _initialise(self) -> None:
+        # Over TCP and without name look-ups the client is 127.0.0.1, for which there is a root of its own.
+        self.url = URL.create("mysql+pymysql", "root", host="127.0.0.1", port=self.port)
+        self._run(
+            self._install, "--no-defaults", f"--datadir={self.data}", "--skip-test-db",
+            "--auth-root-authentication-method=normal",
+        )  # fmt: skip
+
+    def _command(self) -> list[str]:
+        return [
+            self._mariadbd,
+            "--no-defaults",
+            f"--datadir={self.data}",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            f"--socket={self.folder}/socket",
+            f"--pid-file={self.folder}/pid",
+            "--skip-name-resolve",
+            "--max-connections=500",
+            "--innodb-buffer-pool-size=128M",
+            "--character-set-server=utf8mb4",  # as Debian configures it
+            "--collation-server=utf8mb4_general_ci",
+        ]
+
+
+_KINDS: dict[str, tuple[str, type[Server], type[Server]]] = {
+    "postgresql": ("DELIMITER_TEST_POSTGRESQL_URL", PostgreSQL, ThrowAwayPostgreSQL),
+    "mariadb": ("DELIMITER_TEST_MARIADB_URL", MariaDB, ThrowAwayMariaDB),
+}
+
+
+class Servers:
+    """The servers of one session, each made when first asked for; why one is missing is remembered."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Server] = {}
+        self.missing: dict[str, str] = {}
+
+    def get(self, name: str) -> Server:
+        """The server, running. Raises ServerNotAvailable, each time with the reason found the first time."""
+        if name in self.missing:
+            raise ServerNotAvailable(self.missing[name])
+        try:
+            if name not in self._made:
+                variable, own, throw_away = _KINDS[name]
+                address = os.environ.get(variable)
+                self._made[name] = own(make_url(address)) if address else throw_away()  # type: ignore[call-arg]
+            self._made[name].ensure_running()
+        except ServerNotAvailable as reason:
+            self.missing[name] = str(reason)
+            raise
+        return self._made[name]
+
+    def close(self) -> None:
+        for server in self._made.values():
+            if isinstance(server, ServerProcess):
+                server.close()
