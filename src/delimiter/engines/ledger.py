@@ -1,0 +1,333 @@
+"""Decides changes on claims and counters that an engine has locked and loaded. Pure: no store, no clock, no waiting.
+
+An engine fills a :class:`Ledger` with every claim and counter the changes may touch, lets it :meth:`~Ledger.decide`
+them in order, and then writes what the ledger says has changed. A refused change leaves the ledger as it was, so the
+changes of a batch never disturb each other.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from delimiter.engine import Admit, Answer, Change, NewClaim, Provision, Release, Renew, Resize, Transfer
+from delimiter.engines.records import Counter, Entry, unknown_claim
+from delimiter.errors import (
+    BelowMinimum,
+    ClaimConflict,
+    ClaimExpired,
+    ClaimReleased,
+    DelimiterError,
+    InvalidRequest,
+    OverLimit,
+    UnknownClaim,
+)
+from delimiter.model import CEILING, UNLIMITED, Scope, Violation
+
+__all__ = ["Ledger", "over_limit"]
+
+
+@dataclass(slots=True)
+class _Difference:
+    used: int = 0
+    reserved: int = 0
+
+    @property
+    def provisioned(self) -> int:
+        return self.used - self.reserved
+
+
+_Differences: TypeAlias = dict[Counter, _Difference]
+
+#: The counters charged for one resource of one owner.
+Path: TypeAlias = Callable[[str, str | None, str | None], Sequence[Counter]]
+
+
+def over_limit(resource: str, scope: Scope, limit: int, used: int, requested: int) -> Violation | None:
+    """Why ``requested`` more does not fit, if it does not. Unlimited counts up to what a column can hold."""
+    bound = CEILING if limit == UNLIMITED else limit
+    if used + requested <= bound:
+        return None
+    return Violation(resource, str(scope), bound, used, requested, max(0, bound - used))
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The claims and counters at hand. ``now`` is the store's clock, read after the claims were locked."""
+
+    path: Path
+    now: int
+    entries: dict[str, Entry] = field(default_factory=dict)
+    below: defaultdict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            if entry.id not in self.entries:
+                self.entries[entry.id] = entry
+                if entry.parent is not None:
+                    self.below[entry.parent].append(entry)
+
+    def find(self, id: str) -> Entry:
+        """A claim by its own id, by the external id of a live one, or of the last that had it."""
+        entry = self.entries.get(id)
+        if entry is not None:
+            return entry
+        known = [entry for entry in self.entries.values() if entry.external_id == id]
+        if not known:
+            raise unknown_claim(id)
+        return max(
+            known, key=lambda entry: (entry.state_at(self.now) in ("reserved", "provisioned"), entry.key)
+        )
+
+    def decide(self, change: Change) -> Answer:
+        """Make the change if it is admitted; otherwise say why, as a value, and leave everything as it was."""
+        try:
+            match change:
+                case Admit():
+                    return self._admit(change)
+                case Provision():
+                    return self._provision(change)
+                case Renew():
+                    return self._renew(change)
+                case Resize():
+                    return self._resize(change)
+                case Transfer():
+                    return self._transfer(change)
+                case Release():
+                    return self._release(change)
+        except DelimiterError as refusal:
+            return refusal
+
+    # -- the verbs ----------------------------------------------------------------------------------------------
+
+    def _admit(self, change: Admit) -> Answer:
+        replayed = {claim.id: self._replay(claim) for claim in change.claims if claim.id in self.entries}
+        made: dict[str, Entry] = {}
+        for number, claim in enumerate(change.claims):
+            if claim.id not in replayed:
+                made[claim.id] = self._new_entry(claim, change.claims[:number], made)
+        differences: _Differences = defaultdict(_Difference)
+        for entry in made.values():
+            self._charge(differences, entry, entry.resources, +1)
+        own = {str(scope) for claim in change.claims for scope in Scope.owned(claim.project, claim.user)}
+        self._refuse_growth(differences, own)
+        self._apply(differences)
+        for entry in made.values():
+            if entry.parent is not None:
+                (made.get(entry.parent) or self.entries[entry.parent]).children_added += 1
+        self.add(made.values())
+        return tuple((replayed.get(claim.id) or made[claim.id]).as_claim(self.now) for claim in change.claims)
+
+    def _replay(self, claim: NewClaim) -> Entry:
+        entry = self.entries[claim.id]
+        if entry.fingerprint != claim.fingerprint:
+            raise ClaimConflict(
+                f"the id {claim.id!r} was used for another request; take a new id for a new claim"
+            )
+        return self._live(entry)
+
+    def _new_entry(self, claim: NewClaim, earlier: Sequence[NewClaim], made: Mapping[str, Entry]) -> Entry:
+        parent = None
+        if claim.parent is not None:
+            parent = self.parent_id(claim, earlier)
+            self._live(made.get(parent) or self.entries[parent])
+        if claim.external_id is not None:
+            self._refuse_taken(claim.external_id, [*self.entries.values(), *made.values()])
+        return Entry(
+            id=claim.id,
+            resources=dict(claim.resources),
+            project=claim.project,
+            user=claim.user,
+            parent=parent,
+            external_id=claim.external_id,
+            state="provisioned" if claim.expires_in is None else "reserved",
+            expires_at=None if claim.expires_in is None else self.now + claim.expires_in,
+            ended_at=None,
+            fingerprint=claim.fingerprint,
+            new=True,
+        )
+
+    def parent_id(self, claim: NewClaim, earlier: Iterable[NewClaim]) -> str:
+        """Whom ``claim.parent`` names: an earlier one of the same list, or a claim that was there before."""
+        assert claim.parent is not None
+        mine = list(earlier)
+        if any(other.id == claim.parent for other in mine):
+            return claim.parent
+        try:
+            return self.find(claim.parent).id
+        except UnknownClaim:
+            for other in mine:
+                if other.external_id == claim.parent:
+                    return other.id
+            raise
+
+    def _provision(self, change: Provision) -> Answer:
+        entry = self._live(self.find(change.id))
+        if change.external_id is not None and change.external_id != entry.external_id:
+            if entry.state == "provisioned" and entry.external_id is not None:
+                raise ClaimConflict(f"claim {entry.id!r} is provisioned already, as {entry.external_id!r}")
+            self._refuse_taken(change.external_id, self.entries.values())
+            entry.external_id = change.external_id
+            entry.changed = True
+        if entry.state == "reserved":
+            differences: _Differences = defaultdict(_Difference)
+            for counter, amount in self._charges(entry.project, entry.user, entry.resources):
+                differences[counter].reserved -= amount
+            self._apply(differences)
+            entry.state, entry.expires_at, entry.changed = "provisioned", None, True
+        return (entry.as_claim(self.now),)
+
+    def _renew(self, change: Renew) -> Answer:
+        entry = self._live(self.find(change.id))
+        if entry.state != "reserved":
+            raise InvalidRequest(f"claim {entry.id!r} is provisioned and does not run out: nothing to renew")
+        entry.expires_at, entry.changed = self.now + change.expires_in, True
+        return (entry.as_claim(self.now),)
+
+    def _resize(self, change: Resize) -> Answer:
+        entry = self._live(self.find(change.id))
+        differences: _Differences = defaultdict(_Difference)
+        self._charge(differences, entry, entry.resources, -1)
+        self._charge(differences, entry, change.resources, +1)
+        own = {str(scope) for scope in Scope.owned(entry.project, entry.user)}
+        self._refuse_growth(differences, own)
+        if not change.force:
+            self._refuse_shrinking(differences, own)
+        self._apply(differences)
+        if entry.resources != dict(change.resources):
+            entry.resources, entry.changed, entry.resized = dict(change.resources), True, True
+        return (entry.as_claim(self.now),)
+
+    def _transfer(self, change: Transfer) -> Answer:
+        root = self._live(self.find(change.id))
+        moving = [
+            entry for entry in self.subtree(root) if entry.state_at(self.now) in ("reserved", "provisioned")
+        ]
+        differences: _Differences = defaultdict(_Difference)
+        for entry in moving:
+            self._charge(differences, entry, entry.resources, -1)
+            self._charge(differences, entry, entry.resources, +1, owner=(change.project, change.user))
+        # Who transfers is the present owner; the new owner's numbers are not for their eyes.
+        self._refuse_growth(differences, {str(scope) for scope in Scope.owned(root.project, root.user)})
+        self._apply(differences)
+        for entry in moving:
+            if (entry.project, entry.user) != (change.project, change.user):
+                entry.project, entry.user, entry.moved = change.project, change.user, True
+        return (root.as_claim(self.now),)
+
+    def _release(self, change: Release) -> Answer:
+        root = self.find(change.id)
+        ending = [entry for entry in self.subtree(root) if not entry.ended]
+        differences: _Differences = defaultdict(_Difference)
+        for entry in ending:
+            self._charge(differences, entry, entry.resources, -1)
+        if not change.force:
+            self._refuse_shrinking(
+                differences, {str(scope) for scope in Scope.owned(root.project, root.user)}
+            )
+        self._apply(differences)
+        for entry in ending:
+            self.end(entry)
+        return ()
+
+    def end(self, entry: Entry) -> None:
+        """A claim ends: a reservation that ran out has expired, at that moment; anything else is released now."""
+        entry.changed = True
+        if entry.state_at(self.now) == "expired":
+            entry.state, entry.ended_at = "expired", entry.expires_at
+        else:
+            entry.state, entry.ended_at = "released", self.now
+        entry.expires_at = None
+
+    def expire(self, entry: Entry) -> bool:
+        """Sweep one reservation if it ran out; whether it did."""
+        if entry.ended or entry.state_at(self.now) != "expired":
+            return False
+        differences: _Differences = defaultdict(_Difference)
+        self._charge(differences, entry, entry.resources, -1)
+        self._apply(differences)
+        self.end(entry)
+        return True
+
+    # -- what they rest on --------------------------------------------------------------------------------------
+
+    def _live(self, entry: Entry) -> Entry:
+        state = entry.state_at(self.now)
+        if state == "expired":
+            raise ClaimExpired(f"reservation {entry.id!r} has run out; nothing is consumed, claim anew")
+        if state == "released":
+            raise ClaimReleased(f"claim {entry.id!r} was released; nothing is consumed, claim anew")
+        return entry
+
+    def _refuse_taken(self, external_id: str, among: Iterable[Entry]) -> None:
+        for entry in among:
+            if entry.external_id == external_id and entry.state_at(self.now) in ("reserved", "provisioned"):
+                raise ClaimConflict(f"the external id {external_id!r} belongs to the live claim {entry.id!r}")
+
+    def subtree(self, root: Entry) -> Iterator[Entry]:
+        waiting = [root]
+        while waiting:
+            entry = waiting.pop()
+            yield entry
+            waiting.extend(self.below.get(entry.id, ()))
+
+    def _charges(
+        self, project: str | None, user: str | None, resources: Mapping[str, int]
+    ) -> Iterator[tuple[Counter, int]]:
+        for resource, amount in resources.items():
+            for counter in self.path(resource, project, user):
+                yield counter, amount
+
+    def _charge(
+        self,
+        differences: _Differences,
+        entry: Entry,
+        resources: Mapping[str, int],
+        sign: int,
+        *,
+        owner: tuple[str | None, str | None] | None = None,
+    ) -> None:
+        project, user = owner if owner is not None else (entry.project, entry.user)
+        for counter, amount in self._charges(project, user, resources):
+            difference = differences[counter]
+            difference.used += sign * amount
+            if entry.state == "reserved":
+                difference.reserved += sign * amount
+
+    def _refuse_growth(self, differences: _Differences, own: Iterable[str]) -> None:
+        found = [
+            over_limit(counter.resource, counter.scope, counter.limit, counter.used_now, difference.used)
+            for counter, difference in _in_order(differences)
+            if difference.used > 0
+        ]
+        if violations := [violation for violation in found if violation is not None]:
+            raise OverLimit(violations, own=own)
+
+    def _refuse_shrinking(self, differences: _Differences, own: Iterable[str]) -> None:
+        violations = [
+            Violation(
+                counter.resource,
+                str(counter.scope),
+                counter.floor,
+                counter.provisioned_now,
+                difference.provisioned,
+                max(0, counter.provisioned_now - counter.floor),
+            )
+            for counter, difference in _in_order(differences)
+            if difference.provisioned < 0 and counter.provisioned_now + difference.provisioned < counter.floor
+        ]
+        if violations:
+            raise BelowMinimum(violations, own=own)
+
+    def _apply(self, differences: _Differences) -> None:
+        for counter, difference in differences.items():
+            counter.used_change += difference.used
+            counter.reserved_change += difference.reserved
+
+
+def _in_order(differences: _Differences) -> list[tuple[Counter, _Difference]]:
+    """By resource; within one, from the whole deployment down to the user."""
+    kinds = ("total", "project", "user")
+    return sorted(differences.items(), key=lambda item: (item[0].resource, kinds.index(item[0].scope.kind)))

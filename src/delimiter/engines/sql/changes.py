@@ -1,0 +1,315 @@
+"""Deciding changes in a transaction: lock the claims, place the new ones, lock the counters, decide, write.
+
+The order is the same for every verb, and is what keeps two operations from waiting for each other: definitions of
+resources only while a scope's first counter is made, claims by their row's number, the unique keys of new claims,
+then counters by theirs. Only what has been locked is decided on; only SQL happens here: no waiting, no trying again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Final
+
+import sqlalchemy as sa
+
+from delimiter.engine import Admit, Answer, Change, NewClaim, Provision, Release, Renew, Resize, Transfer
+from delimiter.engines.ledger import Ledger
+from delimiter.engines.records import Counter, Entry
+from delimiter.engines.sql.claims import Claims
+from delimiter.engines.sql.counters import Charged, Counters, Outdated, Start
+from delimiter.engines.sql.expiry import Expiry
+from delimiter.errors import Conflict, DelimiterError, OverLimit, UnknownClaim, UnknownResource
+from delimiter.model import Scope
+
+__all__ = ["Changes", "RunOut"]
+
+#: How often a decision is begun again in a caller's transaction before it is called a conflict.
+_ATTEMPTS: Final = 8
+
+
+class RunOut(Exception):
+    """Reservations that ran out are in the way: sweep these rows, then decide again."""
+
+    def __init__(self, keys: Sequence[int]) -> None:
+        super().__init__()
+        self.keys = keys
+
+
+class Changes:
+    """Decides batches of changes on one store."""
+
+    def __init__(self, claims: Claims, counters: Counters, expiry: Expiry) -> None:
+        self._claims = claims
+        self._counters = counters
+        self._expiry = expiry
+
+    def decide(self, connection: sa.Connection, changes: Sequence[Change]) -> tuple[list[Answer], bool]:
+        """In a transaction of our own: the answers, and whether there is anything to commit.
+
+        :class:`Outdated` and :class:`RunOut` mean: roll back, (sweep,) and decide again in a new transaction.
+        """
+        answers: list[Answer] = []
+        written = False
+        for group in _independent(changes):
+            attempt = _Attempt(self._claims, self._counters, self._expiry, connection)
+            answers.extend(attempt.decide(group))
+            if attempt.admitted:
+                attempt.write()
+                written = True
+            attempt.undo()
+        return answers, written
+
+    def decide_joined(self, connection: sa.Connection, changes: Sequence[Change]) -> list[Answer]:
+        """The same in the caller's transaction, which is neither committed nor rolled back here."""
+        answers: list[Answer] = []
+        for group in _independent(changes):
+            answers.extend(self._decide_group_joined(connection, group))
+        return answers
+
+    def _decide_group_joined(self, connection: sa.Connection, group: Sequence[Change]) -> list[Answer]:
+        for _ in range(_ATTEMPTS):
+            attempt = _Attempt(self._claims, self._counters, self._expiry, connection, joined=True)
+            try:
+                answers = attempt.decide(group)
+            except Outdated:
+                attempt.undo()
+            except RunOut as run_out:
+                attempt.undo()
+                if not self._expiry.sweep_keys(connection, run_out.keys, wait=False):
+                    raise Conflict(
+                        "reservations that ran out are just being swept by another transaction"
+                    ) from None
+            else:
+                attempt.write()
+                attempt.undo()
+                return answers
+        raise Conflict(
+            "the transaction's snapshot is older than a change of limits or counters; start it anew"
+        )
+
+
+class _Attempt:
+    """One try at deciding a group of changes, and what it has done to the transaction so far."""
+
+    def __init__(
+        self,
+        claims: Claims,
+        counters: Counters,
+        expiry: Expiry,
+        connection: sa.Connection,
+        *,
+        joined: bool = False,
+    ) -> None:
+        self._claims = claims
+        self._counters = counters
+        self._expiry = expiry
+        self._connection = connection
+        self._joined = joined
+        self._placed: dict[str, int] = {}
+        self._charged = Charged({})
+        self._now: int | None = None
+        self._ledger = Ledger(path=self._path, now=0)
+
+    @property
+    def admitted(self) -> bool:
+        """Whether anything was admitted that must be written."""
+        return any(_is_written(entry) for entry in self._ledger.entries.values())
+
+    def decide(self, changes: Sequence[Change]) -> list[Answer]:
+        self._load(changes)
+        new = [pair for change in changes if isinstance(change, Admit) for pair in self._to_place(change)]
+        self._place(new)
+        refused = self._lock_counters(changes)
+        answers = [
+            refused.get(number) or self._ledger.decide(change) for number, change in enumerate(changes)
+        ]
+        for answer in answers:
+            if isinstance(answer, OverLimit):
+                self._look_for_expired(answer)
+        return answers
+
+    def write(self) -> None:
+        """Write what was admitted, in the transaction."""
+        entries = [entry for entry in self._ledger.entries.values() if _is_written(entry)]
+        for entry in entries:
+            if entry.new:
+                entry.key = self._placed.pop(entry.id)
+        self._claims.write(self._connection, entries)
+        self._counters.add(self._connection, self._charged.all())
+
+    def undo(self) -> None:
+        """Take back the rows of new claims that were not admitted."""
+        self._claims.remove(self._connection, list(self._placed.values()))
+        self._placed.clear()
+
+    # -- claims -------------------------------------------------------------------------------------------------
+
+    def _load(self, changes: Sequence[Change]) -> None:
+        listed = {claim.id for change in changes if isinstance(change, Admit) for claim in change.claims}
+        parents = (
+            claim.parent
+            for change in changes
+            if isinstance(change, Admit)
+            for claim in change.claims
+            if claim.parent
+        )
+        targets = [change.id for change in changes if not isinstance(change, Admit)]
+        named = [*targets, *(name for name in parents if name not in listed)]
+        self._know(self._claims.lock_named(self._connection, named))
+        roots = []
+        for change in changes:
+            with suppress(UnknownClaim):
+                if isinstance(change, Release | Transfer):
+                    roots.append(self._ledger.find(change.id))
+        self._know(self._claims.lock_below(self._connection, roots))
+        for change in changes:
+            if isinstance(change, Provision) and change.external_id is not None:
+                self._know_holder(change)
+        if any(isinstance(change, Renew) for change in changes):
+            self._read_clock()
+
+    def _know(self, entries: Iterable[Entry]) -> None:
+        entries = list(entries)
+        self._ledger.add(entries)
+        if any(entry.expires_at is not None for entry in entries):
+            self._read_clock()
+
+    def _read_clock(self) -> None:
+        if self._now is None:
+            self._now = self._ledger.now = self._claims.now(self._connection)
+
+    def _know_holder(self, change: Provision) -> None:
+        """Who holds the external id to be given. (That nobody takes it meanwhile is the unique key's to say.)"""
+        assert change.external_id is not None
+        holder = self._claims.holder(self._connection, change.external_id)
+        if holder is None or holder.id in self._ledger.entries:
+            return
+        self._know([holder])
+        self._refuse_to_count(holder)
+
+    def _refuse_to_count(self, holder: Entry) -> None:
+        """An external id is free again as soon as the reservation that had it ran out."""
+        if holder.state_at(self._ledger.now) == "expired":
+            raise RunOut([holder.key])
+
+    def _to_place(self, change: Admit) -> Iterator[tuple[NewClaim, str | None]]:
+        for number, claim in enumerate(change.claims):
+            if claim.id in self._ledger.entries:
+                continue
+            parent = None
+            if claim.parent is not None:
+                with suppress(UnknownClaim):  # the ledger will say so
+                    parent = self._ledger.parent_id(claim, change.claims[:number])
+            yield claim, parent
+
+    def _place(self, new: Sequence[tuple[NewClaim, str | None]]) -> None:
+        if any(claim.expires_in is not None for claim, _ in new):
+            self._read_clock()
+        self._placed = self._claims.place(self._connection, new, self._ledger.now)
+        for claim, _ in new:
+            if claim.id not in self._placed:
+                self._know_obstacle(claim)
+
+    def _know_obstacle(self, claim: NewClaim) -> None:
+        """Why a row could not be placed: its id is known (a replay), or its external id is in use."""
+        entry = self._claims.lock_own(self._connection, claim.id)
+        if entry is not None:
+            self._know([entry])
+            return
+        if claim.external_id is not None:
+            holder = self._claims.holder(self._connection, claim.external_id)
+            if holder is not None:
+                # Placed just now: the list itself names the external id twice, which the ledger will find.
+                if holder.key not in self._placed.values():
+                    self._know([holder])
+                    self._refuse_to_count(holder)
+                return
+        raise Outdated  # whoever was in the way has gone again
+
+    # -- counters -----------------------------------------------------------------------------------------------
+
+    def _path(self, resource: str, project: str | None, user: str | None) -> list[Counter]:
+        return self._charged.path(resource, project, user)
+
+    def _lock_counters(self, changes: Sequence[Change]) -> dict[int, DelimiterError]:
+        """Lock what the changes are charged to; those that name an unknown resource are refused right here."""
+        refused: dict[int, DelimiterError] = {}
+        ways = {}
+        for number, change in enumerate(changes):
+            try:
+                ways.update(self._counters.ways(self._connection, set(self._starts(change))))
+            except UnknownResource as error:
+                refused[number] = error
+        if ways:
+            self._charged = self._counters.lock(self._connection, ways)
+        return refused
+
+    def _starts(self, change: Change) -> Iterator[Start]:
+        """Where the charges of a change begin: every resource with every owner, before and after."""
+        if isinstance(change, Admit):
+            for claim in change.claims:
+                if claim.id not in self._ledger.entries:
+                    yield from _starts_of(claim.resources, claim.project, claim.user)
+            return
+        try:
+            root = self._ledger.find(change.id)
+        except UnknownClaim:
+            return
+        for entry in self._ledger.subtree(root) if isinstance(change, Release | Transfer) else (root,):
+            if not entry.ended:
+                yield from _starts_of(entry.resources, entry.project, entry.user)
+                if isinstance(change, Transfer):
+                    yield from _starts_of(entry.resources, change.project, change.user)
+        if isinstance(change, Resize) and not root.ended:
+            yield from _starts_of(change.resources, root.project, root.user)
+
+    def _look_for_expired(self, refusal: OverLimit) -> None:
+        """A refusal is not true while reservations that ran out are still counted."""
+        keys = self._expiry.in_the_way(self._connection, refusal.violations, joined=self._joined)
+        if keys:
+            raise RunOut(keys)
+
+
+def _starts_of(resources: Iterable[str], project: str | None, user: str | None) -> Iterator[Start]:
+    for resource in resources:
+        for scope in Scope.owned(project, user):
+            yield resource, scope
+
+
+def _is_written(entry: Entry) -> bool:
+    return entry.new or entry.changed or entry.moved or bool(entry.children_added)
+
+
+def _independent(changes: Sequence[Change]) -> list[Sequence[Change]]:
+    """The changes as one group, or one by one where one of them names what another makes or changes."""
+    if len(changes) == 1:
+        return [changes]
+    if any(
+        isinstance(change, Transfer) for change in changes
+    ):  # the ways of what moves are known only afterwards
+        return [[change] for change in changes]
+    made: set[str] = set()
+    for change in changes:
+        touched = set(_touched(change))
+        if made & (touched | set(_named(change))):
+            return [[change] for change in changes]
+        made |= touched
+    return [changes]
+
+
+def _touched(change: Change) -> Iterator[str]:
+    if isinstance(change, Admit):
+        for claim in change.claims:
+            yield claim.id
+            if claim.external_id is not None:
+                yield claim.external_id
+    else:
+        yield change.id
+        if isinstance(change, Provision) and change.external_id is not None:
+            yield change.external_id
+
+
+def _named(change: Change) -> Iterator[str]:
+    if isinstance(change, Admit):
+        yield from (claim.parent for claim in change.claims if claim.parent is not None)

@@ -1,0 +1,176 @@
+"""What differs between the databases: one record each, so that no other module asks for a dialect's name."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar, cast
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from delimiter.errors import Unsupported
+
+__all__ = ["Clock", "Database", "Fault", "database_of"]
+
+S = TypeVar("S", bound=Any)
+
+
+class Fault(enum.Enum):
+    """What an error of a driver means to a caller. Whatever has no fault of its own: the store is not available."""
+
+    CONFLICT = "conflict"  # another transaction was in the way: start anew
+    NO_TABLES = "no tables"
+    FORBIDDEN = "forbidden"
+    UNENCODABLE = "unencodable"
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database's ways. Fields say what it needs or can; the SQL that follows from them is made in the statements."""
+
+    name: str
+    #: SQL for the clock now, in whole microseconds since 1970, in UTC: of the statement, never of the transaction.
+    now: str
+    #: The error code of a driver's exception, whatever the driver.
+    code: Callable[[BaseException], Any]
+    faults: Mapping[Any, Fault]
+    insert_ignoring: Callable[[sa.Table], Any]
+    #: Rows can be locked one by one. SQLite locks the whole database instead, at BEGIN IMMEDIATE or the first write.
+    row_locks: bool = True
+    #: ``FOR NO KEY UPDATE``: locks against writers without shutting out foreign-key checks.
+    no_key_update: bool = False
+    #: A small table would be scanned whole, and every row on the way locked: name the index instead.
+    hint: str | None = None
+    #: At REPEATABLE READ a locking read sees the present and a plain one the snapshot. What belongs to a locked row
+    #: must then be read with a lock too. (Elsewhere the lock itself fails when the snapshot is older than the row.)
+    plain_reads_lag: bool = False
+    #: READ COMMITTED must be asked for: the default is higher, or unknown.
+    isolation: str | None = "READ COMMITTED"
+    connect_args: Callable[[float], dict[str, Any]] = field(default=lambda _: {})
+
+    def locked(self, statement: S, *, skip_locked: bool = False, share: bool = False) -> S:
+        """The select, locking what it returns; with ``skip_locked`` it leaves out what it would have to wait for."""
+        if not self.row_locks:
+            return statement
+        locked = statement.with_for_update(
+            skip_locked=skip_locked, read=share, key_share=self.no_key_update and not share
+        )
+        return cast("S", locked)
+
+    def current(self, statement: S) -> S:
+        """The select, sure to see what belongs to rows that are locked already."""
+        return self.locked(statement, share=True) if self.plain_reads_lag else statement
+
+    def by_key(self, statement: S, table: sa.Table) -> S:
+        """The statement, finding rows of ``table`` by primary key and touching no others."""
+        if self.hint is None:
+            return statement
+        if isinstance(statement, sa.Select):
+            return statement.with_hint(table, self.hint)
+        return cast("S", statement.with_hint(self.hint))
+
+
+class Clock:
+    """The database's clock, in microseconds since 1970. Tests move time by ``offset`` instead of sleeping."""
+
+    def __init__(self, database: Database) -> None:
+        self.offset = 0
+        self._database = database
+
+    def now(self) -> sa.ColumnElement[int]:
+        """The time as a column; a sub-select is read once per statement, so that an index on a time stays usable."""
+        offset = sa.bindparam("clock_offset", callable_=lambda: self.offset, type_=sa.BigInteger, unique=True)
+        return sa.select(sa.literal_column(self._database.now, sa.BigInteger) + offset).scalar_subquery()
+
+
+def _sqlite_code(error: BaseException) -> Any:
+    # Extended codes (SQLITE_BUSY_SNAPSHOT and so on) keep the primary one in the low byte.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF or _sqlite_code_by_text(str(error))
+
+
+def _sqlite_code_by_text(text: str) -> int:
+    return 5 if "locked" in text else 1
+
+
+def _mysql_code(error: BaseException) -> Any:
+    return error.args[0] if error.args else None
+
+
+def _postgresql_code(error: BaseException) -> Any:
+    return getattr(error, "sqlstate", None)
+
+
+_SQLITE: Final = Database(
+    name="sqlite",
+    now="CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)",
+    code=_sqlite_code,
+    # 5 BUSY and 6 LOCKED: somebody else writes. 8 READONLY, 10 IOERR, 13 FULL, 14 CANTOPEN and 26 NOTADB are left.
+    faults={5: Fault.CONFLICT, 6: Fault.CONFLICT, 19: Fault.CONFLICT},
+    insert_ignoring=lambda table: sqlite.insert(table).on_conflict_do_nothing(),
+    row_locks=False,
+    isolation=None,
+    connect_args=lambda timeout: {"timeout": timeout},
+)
+
+_POSTGRESQL: Final = Database(
+    name="postgresql",
+    now="(extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
+    code=_postgresql_code,
+    faults={
+        "40001": Fault.CONFLICT,  # could not serialize access
+        "40P01": Fault.CONFLICT,  # deadlock
+        "55P03": Fault.CONFLICT,  # a lock was not to be had in time
+        "57014": Fault.CONFLICT,  # a statement's time ran out
+        "23505": Fault.CONFLICT,  # somebody else inserted the same key since we looked
+        "25P02": Fault.CONFLICT,  # the caller's transaction has failed before
+        "42P01": Fault.NO_TABLES,
+        "3F000": Fault.NO_TABLES,
+        "42501": Fault.FORBIDDEN,
+        "22P05": Fault.UNENCODABLE,
+        "22021": Fault.UNENCODABLE,
+    },
+    insert_ignoring=lambda table: postgresql.insert(table).on_conflict_do_nothing(),
+    no_key_update=True,
+    connect_args=lambda timeout: {
+        "connect_timeout": max(2, round(timeout)),
+        # A lock that is not to be had within one call's time is a Conflict, not a thread that hangs.
+        "options": f"-c lock_timeout={round(timeout * 1000)}",
+    },
+)
+
+_MARIADB: Final = Database(
+    name="mariadb",
+    now="TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))",
+    code=_mysql_code,
+    faults={
+        1213: Fault.CONFLICT,  # deadlock: the whole transaction is gone already. On Galera also at COMMIT
+        1205: Fault.CONFLICT,  # a lock was not to be had in time: only the statement is gone
+        1020: Fault.CONFLICT,  # the row has changed since the snapshot (innodb_snapshot_isolation)
+        1062: Fault.CONFLICT,
+        1146: Fault.NO_TABLES,
+        1049: Fault.NO_TABLES,
+        1142: Fault.FORBIDDEN,
+        1143: Fault.FORBIDDEN,
+        1044: Fault.FORBIDDEN,
+        1366: Fault.UNENCODABLE,
+        1267: Fault.UNENCODABLE,
+    },
+    insert_ignoring=lambda table: sa.insert(table).prefix_with("IGNORE"),
+    hint="FORCE INDEX (PRIMARY)",
+    plain_reads_lag=True,
+    connect_args=lambda timeout: {
+        "connect_timeout": max(2, round(timeout)),
+        "init_command": f"SET SESSION innodb_lock_wait_timeout = {max(1, round(timeout))}",
+    },
+)
+
+
+def database_of(dialect: sa.Dialect) -> Database:
+    """The record for a dialect of SQLAlchemy."""
+    records = {"sqlite": _SQLITE, "postgresql": _POSTGRESQL, "mysql": _MARIADB, "mariadb": _MARIADB}
+    record = records.get(dialect.name)
+    if record is None:
+        raise Unsupported(f"Delimiter has no engine for {dialect.name}; use SQLite, PostgreSQL or MariaDB")
+    return record

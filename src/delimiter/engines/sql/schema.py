@@ -1,0 +1,158 @@
+"""The tables (T8), for whatever prefix and schema the service chose. :mod:`.migrations` makes exactly these.
+
+Names and ids compare byte by byte on every database: ``John``, ``john`` and ``john `` are three users. Times are whole
+microseconds since 1970 (UTC) by the database's clock. Two references are left to the code on purpose: a foreign key
+from a claim's rows to ``resources`` would share-lock a row that every claim of the deployment has in common.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+__all__ = ["HEAD", "Tables", "exact"]
+
+#: The revision of :mod:`.migrations` that these tables are.
+HEAD: Final = "0001"
+
+#: A row's own number: 64 bits; SQLite numbers rows only in a column that is called INTEGER.
+_KEY: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+_TEXT: Final = sa.Text().with_variant(mysql.TEXT(charset="utf8mb4"), "mysql", "mariadb")
+
+
+def exact(length: int) -> sa.types.TypeEngine[str]:
+    """Text that compares byte by byte: no case folding, no padding (``utf8mb4_bin`` would ignore a final space)."""
+    return (
+        sa.String(length)
+        .with_variant(sa.String(length, collation="C"), "postgresql")
+        .with_variant(
+            mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_nopad_bin"), "mysql", "mariadb"
+        )
+    )
+
+
+class Tables:
+    """The tables as SQLAlchemy knows them. ``schema`` and ``prefix`` are the service's choice."""
+
+    def __init__(self, *, prefix: str = "delimiter_", schema: str | None = None) -> None:
+        self.prefix = prefix
+        self.schema = schema
+        self.metadata = sa.MetaData(schema=schema)
+        self.resources = self._resources()
+        self.limits = self._limits()
+        self.counters = self._counters()
+        self.claims = self._claims()
+        self.allocations = self._allocations()
+
+    def _table(self, name: str, *contents: Any, **options: Any) -> sa.Table:
+        return sa.Table(
+            self.prefix + name,
+            self.metadata,
+            *contents,
+            mysql_engine="InnoDB",
+            mysql_row_format="DYNAMIC",
+            mariadb_engine="InnoDB",
+            mariadb_row_format="DYNAMIC",
+            **options,
+        )
+
+    def _index(self, table: str, *columns: str) -> sa.Index:
+        return sa.Index(f"{self.prefix}{table}_{'_'.join(columns)}", *columns)
+
+    def _resources(self) -> sa.Table:
+        return self._table(
+            "resources",
+            sa.Column("id", _KEY, primary_key=True, autoincrement=True),
+            sa.Column("name", exact(255), nullable=False),
+            sa.Column("service", exact(255), nullable=False),
+            sa.Column("unit", _TEXT, nullable=False),
+            sa.Column("description", _TEXT, nullable=False),
+            *(
+                sa.Column(f"{kind}_{bound}", sa.BigInteger(), nullable=False)
+                for kind in ("total", "project", "user")
+                for bound in ("max", "min")
+            ),
+            # An undefined resource stays as a row, so that ended claims still tell what they held.
+            sa.Column("defined", sa.SmallInteger(), nullable=False),
+            # Written by every change of a limit, so that a snapshot taken before it cannot go unnoticed.
+            sa.Column("version", sa.BigInteger(), nullable=False),
+            sa.UniqueConstraint("name", name=f"{self.prefix}resources_name"),
+            sqlite_autoincrement=True,
+        )
+
+    def _limits(self) -> sa.Table:
+        return self._table(
+            "limits",
+            sa.Column("resource_id", sa.BigInteger(), primary_key=True, autoincrement=False),
+            sa.Column("kind", exact(8), primary_key=True),
+            sa.Column("scope", exact(255), primary_key=True),
+            sa.Column("maximum", sa.BigInteger(), nullable=True),
+            sa.Column("minimum", sa.BigInteger(), nullable=True),
+        )
+
+    def _counters(self) -> sa.Table:
+        return self._table(
+            "counters",
+            sa.Column("id", _KEY, primary_key=True, autoincrement=True),
+            sa.Column("resource_id", sa.BigInteger(), nullable=False),
+            sa.Column("kind", exact(8), nullable=False),
+            sa.Column("scope", exact(255), nullable=False),
+            sa.Column("used", sa.BigInteger(), nullable=False),
+            sa.Column("reserved", sa.BigInteger(), nullable=False),
+            # The limit in force stands beside what is used: it must be read from the row that is locked.
+            sa.Column("maximum", sa.BigInteger(), nullable=False),
+            sa.Column("minimum", sa.BigInteger(), nullable=False),
+            # Raised when the way from this scope to what limits it from above has changed.
+            sa.Column("generation", sa.BigInteger(), nullable=False),
+            sa.UniqueConstraint("resource_id", "kind", "scope", name=f"{self.prefix}counters_scope"),
+            sqlite_autoincrement=True,
+        )
+
+    def _claims(self) -> sa.Table:
+        return self._table(
+            "claims",
+            sa.Column("id", _KEY, primary_key=True, autoincrement=True),
+            sa.Column("claim_id", exact(255), nullable=False),
+            sa.Column("project_id", exact(255), nullable=True),
+            sa.Column("user_id", exact(255), nullable=True),
+            sa.Column("parent_id", exact(255), nullable=True),
+            sa.Column("external_id", exact(255), nullable=True),
+            # The external id again while the claim is live, NULL afterwards: unique among live claims only.
+            sa.Column("live_external_id", exact(255), nullable=True),
+            sa.Column("state", exact(12), nullable=False),
+            # Set exactly while the claim is an unswept reservation: the index holds nothing else worth finding.
+            sa.Column("expires_at", sa.BigInteger(), nullable=True),
+            sa.Column("ended_at", sa.BigInteger(), nullable=True),
+            sa.Column("created_at", sa.BigInteger(), nullable=False),
+            sa.Column("fingerprint", exact(64), nullable=False),
+            sa.Column("children", sa.BigInteger(), nullable=False),
+            sa.Column("version", sa.BigInteger(), nullable=False),
+            sa.UniqueConstraint("claim_id", name=f"{self.prefix}claims_claim_id"),
+            sa.UniqueConstraint("live_external_id", name=f"{self.prefix}claims_live_external_id"),
+            self._index("claims", "external_id"),
+            self._index("claims", "parent_id"),
+            self._index("claims", "project_id"),
+            self._index("claims", "user_id"),
+            self._index("claims", "expires_at"),
+            self._index("claims", "ended_at"),
+            sqlite_autoincrement=True,
+        )
+
+    def _allocations(self) -> sa.Table:
+        return self._table(
+            "allocations",
+            sa.Column(
+                "claim",
+                sa.BigInteger(),
+                sa.ForeignKey(self.claims.c.id, name=f"{self.prefix}allocations_claim", ondelete="CASCADE"),
+                primary_key=True,
+                autoincrement=False,
+            ),
+            sa.Column("resource_id", sa.BigInteger(), primary_key=True, autoincrement=False),
+            sa.Column("amount", sa.BigInteger(), nullable=False),
+            self._index("allocations", "resource_id"),
+        )

@@ -1,0 +1,209 @@
+"""Transactions: Delimiter's own, at READ COMMITTED, and the caller's, as it is; and what a driver's errors mean.
+
+Nothing here tries again. A retry needs a new transaction, and who opens those is the desk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+    ResourceClosedError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+
+from delimiter.engines.sql.databases import Database, Fault, database_of
+from delimiter.errors import Conflict, DelimiterError, InvalidRequest, StoreUnavailable
+
+__all__ = ["Transactions"]
+
+
+class Transactions:
+    """Opens transactions on an SQLAlchemy engine, and steps into those of callers."""
+
+    def __init__(self, engine: sa.Engine, *, owned: bool, no_op: sa.Executable) -> None:
+        self.database: Database = database_of(engine.dialect)
+        self._engine = engine
+        self._owned = owned
+        self._process = os.getpid()
+        #: Writes nothing, but takes SQLite's write lock.
+        self._no_op = no_op
+
+    @contextmanager
+    def own(self) -> Iterator[sa.Connection]:
+        """A new transaction at READ COMMITTED; committed at the end, rolled back by any exception."""
+        with self._connected() as connection:
+            with self.translating():
+                self._begin(connection)
+                yield connection
+            try:
+                connection.commit()
+            except SQLAlchemyError as error:
+                raise self._translated(error, committing=True) from error
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A new transaction that only reads: it takes no lock and leaves nothing."""
+        with self._connected() as connection, self.translating():
+            yield connection
+
+    @contextmanager
+    def of_caller(self, given: Any, *, writing: bool) -> Iterator[sa.Connection]:
+        """The caller's transaction, if a claim can be safe in it."""
+        with self.translating():
+            connection = self._joined(given)
+            if writing and not self.database.row_locks:
+                self._lock_database(connection)
+            yield connection
+
+    def dispose(self) -> None:
+        if self._owned:
+            self._engine.dispose()
+
+    @contextmanager
+    def _connected(self) -> Iterator[sa.Connection]:
+        if self._owned and self._process != os.getpid():
+            # A forked child must not speak on its parent's sockets, nor close them.
+            self._engine.dispose(close=False)
+            self._process = os.getpid()
+        with self.translating():
+            connection = self._engine.connect()
+            if self.database.isolation is not None and not self._owned:
+                connection = connection.execution_options(isolation_level=self.database.isolation)
+        try:
+            yield connection
+        finally:
+            with suppress(SQLAlchemyError):  # on a dead connection there is nothing left to roll back
+                connection.rollback()
+            connection.close()
+
+    def _begin(self, connection: sa.Connection) -> None:
+        connection.begin()
+        if self.database.row_locks:
+            return
+        if _in_transaction(connection):  # the service's own engine has begun, by an event of its own
+            connection.execute(self._no_op)
+        else:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    # -- the caller's -------------------------------------------------------------------------------------------
+
+    def _joined(self, given: Any) -> sa.Connection:
+        if isinstance(given, Session):
+            given = given.connection()
+        if not isinstance(given, sa.Connection):
+            raise InvalidRequest(
+                f"connection must be an SQLAlchemy Connection or Session, not {type(given).__name__}"
+                " (async ones go to delimiter.aio.Delimiter)"
+            )
+        if given.closed:
+            raise InvalidRequest("the connection is closed; hand over one that is in a transaction")
+        if database_of(given.dialect) is not self.database:
+            raise InvalidRequest(
+                f"the connection is to {given.dialect.name}, this store is {self.database.name}"
+            )
+        self._refuse_isolation(given)
+        return given
+
+    def _refuse_isolation(self, connection: sa.Connection) -> None:
+        options = connection.get_execution_options()
+        level = options.get("isolation_level") or getattr(
+            connection.dialect, "_on_connect_isolation_level", None
+        )
+        if level == "READ UNCOMMITTED":
+            raise InvalidRequest(
+                "READ UNCOMMITTED shows what was never committed; use READ COMMITTED or higher"
+            )
+        if level == "AUTOCOMMIT" or (self.database.row_locks and self._is_autocommit(connection)):
+            raise InvalidRequest(
+                "the connection is in AUTOCOMMIT mode and would commit half a claim; use READ COMMITTED or higher"
+            )
+
+    def _is_autocommit(self, connection: sa.Connection) -> bool:
+        driver = connection.connection.dbapi_connection
+        try:
+            return connection.dialect.detect_autocommit_setting(driver)  # type: ignore[arg-type]
+        except NotImplementedError:  # a driver that cannot tell: ask the server
+            return connection.get_isolation_level() == "AUTOCOMMIT"
+
+    def _lock_database(self, connection: sa.Connection) -> None:
+        """SQLite: be the writer from here on, so that what is read next is the present.
+
+        A transaction that has read before cannot become the writer if another has written since; SQLite says so at
+        this write (BUSY_SNAPSHOT), which is the ``Conflict`` of a stale snapshot.
+        """
+        connection.execute(self._no_op)
+        if not _in_transaction(connection):
+            raise InvalidRequest(
+                "the SQLite connection is in autocommit mode (isolation_level=None) and no transaction was begun;"
+                " begin one, so that the claim commits with your own rows"
+            )
+
+    # -- errors -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def translating(self) -> Iterator[None]:
+        """No driver's exception leaves this block."""
+        try:
+            yield
+        except SQLAlchemyError as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: SQLAlchemyError, *, committing: bool = False) -> DelimiterError:
+        if isinstance(error, PendingRollbackError):
+            return Conflict("the caller's transaction has failed before; roll back and start anew")
+        if isinstance(error, ResourceClosedError):
+            return InvalidRequest(f"the connection cannot be used: {error}")
+        if isinstance(error, PoolTimeout):
+            return StoreUnavailable("no connection became free in time; enlarge the pool or ask less at once")
+        if not isinstance(error, DBAPIError) or error.orig is None:
+            return StoreUnavailable(
+                f"the database layer failed: {_first_line(error)}", in_doubt=committing, retryable=False
+            )
+        text = _first_line(error.orig)
+        fault = (
+            None if error.connection_invalidated else self.database.faults.get(self.database.code(error.orig))
+        )
+        match fault:
+            case Fault.CONFLICT:
+                return Conflict(f"another transaction was in the way: {text}")
+            case _ if committing:
+                return StoreUnavailable(f"no answer to COMMIT: {text}", in_doubt=True)
+            case Fault.NO_TABLES:
+                return StoreUnavailable(
+                    f"Delimiter's tables are not there ({text}); open the store once with create=True"
+                    " and the same schema and table_prefix",
+                    retryable=False,
+                )
+            case Fault.FORBIDDEN:
+                return StoreUnavailable(
+                    f"the database user lacks a right ({text}); see the documentation of the schema",
+                    retryable=False,
+                )
+            case Fault.UNENCODABLE:
+                return InvalidRequest(f"the database cannot store this text ({text}); it should use UTF-8")
+            case None:
+                pass
+        passing = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+        return StoreUnavailable(f"the store is not available: {text}", retryable=passing)
+
+
+def _first_line(error: BaseException) -> str:
+    # Only the first line: drivers append the statement, and SQLAlchemy its parameters.
+    args = error.args[1:] if len(error.args) > 1 and isinstance(error.args[0], int) else error.args[:1]
+    return " ".join(str(arg) for arg in args).strip().partition("\n")[0] or type(error).__name__
+
+
+def _in_transaction(connection: sa.Connection) -> bool:
+    """Whether SQLite itself is in a transaction; what SQLAlchemy believes may differ, since BEGIN comes late."""
+    return bool(getattr(connection.connection.driver_connection, "in_transaction", False))

@@ -1,0 +1,204 @@
+"""The words all of Delimiter talks in: scopes, resources, claims and what is said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+    from sqlalchemy.orm import Session
+
+    #: A caller's own transaction: of SQLAlchemy, sync for :class:`delimiter.Delimiter`, async for the other.
+    CallersConnection: TypeAlias = Connection | Session | AsyncConnection | AsyncSession
+
+__all__ = [
+    "CEILING",
+    "UNLIMITED",
+    "Claim",
+    "ClaimState",
+    "Decision",
+    "Drift",
+    "Overage",
+    "Request",
+    "Resource",
+    "Scope",
+    "ScopeKind",
+    "Usage",
+    "Violation",
+]
+
+#: The limit that is none.
+UNLIMITED: Final = -1
+
+#: The largest amount any store can count (a signed 64-bit column). An unlimited scope counts up to here.
+CEILING: Final = 2**63 - 1
+
+ClaimState: TypeAlias = Literal["reserved", "provisioned", "released", "expired"]
+ScopeKind: TypeAlias = Literal["total", "project", "user"]
+
+
+class Scope(NamedTuple):
+    """Whom something is charged to: the whole deployment, one project or one user.
+
+    >>> str(Scope("project", "acme"))
+    'project:acme'
+    >>> str(Scope.total())
+    'total'
+    """
+
+    kind: ScopeKind
+    name: str = ""
+
+    @classmethod
+    def total(cls) -> Scope:
+        return cls("total")
+
+    @classmethod
+    def of(cls, *, project: str | None = None, user: str | None = None) -> Scope:
+        """The scope of one project, one user, or (neither named) of the deployment."""
+        if project is not None:
+            return cls("project", project)
+        if user is not None:
+            return cls("user", user)
+        return cls.total()
+
+    @classmethod
+    def owned(cls, project: str | None, user: str | None) -> list[Scope]:
+        """The scopes of whoever owns a claim: the project, the user, or both."""
+        project_scope = [] if project is None else [cls("project", project)]
+        return project_scope + ([] if user is None else [cls("user", user)])
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}" if self.kind != "total" else "total"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A resource class as its service defined it: what is counted, in which unit, and the default limits.
+
+    ``max`` and ``min`` are of the whole deployment, ``project_*`` of each project, ``user_*`` of each user; a maximum
+    of -1 is unlimited.
+    """
+
+    name: str
+    service: str
+    max: int = UNLIMITED
+    min: int = 0
+    project_max: int = UNLIMITED
+    project_min: int = 0
+    user_max: int = UNLIMITED
+    user_min: int = 0
+    unit: str = ""
+    description: str = ""
+
+    def default(self, kind: ScopeKind) -> tuple[int, int]:
+        """The maximum and minimum of a scope that has no limit of its own."""
+        if kind == "project":
+            return self.project_max, self.project_min
+        if kind == "user":
+            return self.user_max, self.user_min
+        return self.max, self.min
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One claim (or, with ``expires_in``, one reservation) of a list handed to ``claim_all``.
+
+    >>> Request({"database.instances": 1}, project="acme", id="node-1", parent="cluster-1").parent
+    'cluster-1'
+    """
+
+    resources: Mapping[str, int]
+    project: str | None = field(default=None, kw_only=True)
+    user: str | None = field(default=None, kw_only=True)
+    id: str | None = field(default=None, kw_only=True)
+    parent: str | None = field(default=None, kw_only=True)
+    external_id: str | None = field(default=None, kw_only=True)
+    expires_in: float | timedelta | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Resources consumed by an owner, as they stood when the call returned."""
+
+    id: str
+    resources: Mapping[str, int]
+    project: str | None
+    user: str | None
+    parent: str | None
+    state: ClaimState
+    external_id: str | None = None
+    #: When a reservation runs out or ran out (aware, UTC); ``None`` for everything else.
+    expires_at: datetime | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether it counts: reserved or provisioned, neither released nor expired."""
+        return self.state in ("reserved", "provisioned")
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One limit in the way: ``used`` before, ``requested`` in addition, ``available`` what would have fitted."""
+
+    resource: str
+    scope: str
+    limit: int
+    used: int
+    requested: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a claim would be told now. ``available`` is, by resource, the most that would fit of it alone."""
+
+    allowed: bool
+    violations: tuple[Violation, ...]
+    available: Mapping[str, int | None]
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How much of a resource one scope uses. ``reserved`` is the part of ``used`` that is not provisioned yet."""
+
+    limit: int
+    used: int
+    reserved: int
+
+    @property
+    def available(self) -> int | None:
+        """The scope's own room, never negative; ``None`` if it is unlimited."""
+        return None if self.limit == UNLIMITED else max(0, self.limit - self.used)
+
+
+@dataclass(frozen=True, slots=True)
+class Overage:
+    """A scope that holds more than its limit since the limit was changed."""
+
+    resource: str
+    scope: str
+    limit: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A counter that disagrees with the claims charged to it.
+
+    ``counter`` names the number that is off: ``"used"``, or ``"reserved"`` (the part of it not provisioned).
+    """
+
+    resource: str
+    scope: str
+    recorded: int
+    actual: int
+    repaired: bool = False
+    counter: Literal["used", "reserved"] = "used"

@@ -1,0 +1,306 @@
+"""The desk: who is charged, against which limits, and what the caller is told."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+from delimiter import validation
+from delimiter.desk import Desk
+from delimiter.engine import Admit, Change, ClaimQuery, NewClaim, Provision, Release, Renew, Resize, Transfer
+from delimiter.errors import DelimiterError, InvalidRequest
+from delimiter.model import Claim, ClaimState, Decision, Request, Scope
+
+if TYPE_CHECKING:
+    from delimiter.model import CallersConnection
+
+__all__ = ["Delimiter"]
+
+#: Claims fetched at a time by ``claims()``: the iterator holds one page, whatever the number of claims.
+_PAGE: Final = 500
+
+
+class Delimiter(Desk):
+    """Keeps projects and users inside their quotas.
+
+    ``store`` is a URL (``sqlite:///quota.db``, ``postgresql+psycopg://…``, ``mysql+pymysql://…``, ``memory://``) or
+    an ``sqlalchemy.Engine`` the service already has. Opening does no I/O. ``create=True`` makes or upgrades the
+    tables at the first call, safely when many processes start at once; ``create=False`` never issues DDL. ``schema``
+    and ``table_prefix`` say where the tables lie. ``timeout`` is in seconds, for one call in a transaction of its own.
+
+    Where ``connection=`` is given (a ``Connection`` or ``Session`` in a transaction), the change commits or rolls back
+    with the caller's own rows: after ``OverLimit`` the transaction is usable, after ``Conflict`` the caller must roll
+    back and start anew. Safe to share between threads.
+
+    >>> quota = Delimiter("memory://")
+    >>> quota.define_resource("database.instances", max=2000, user_max=25)
+    >>> claim = quota.claim({"database.instances": 1}, project="acme", user="john")
+    >>> quota.usage(user="john")["database.instances"].used
+    1
+    >>> quota.release(claim.id)
+    """
+
+    def check(
+        self,
+        resources: Mapping[str, int],
+        *,
+        project: str | None = None,
+        user: str | None = None,
+        connection: CallersConnection | None = None,
+    ) -> Decision:
+        """Would this be admitted now? Takes no lock and changes nothing (T12).
+
+        The ``Decision`` lists every limit in the way and, by resource, the most that would fit of it alone.
+
+        >>> quota = Delimiter("memory://")
+        >>> quota.define_resource("storage.gb", project_max=100)
+        >>> decision = quota.check({"storage.gb": 150}, project="acme")
+        >>> decision.allowed, decision.available
+        (False, {'storage.gb': 100})
+        """
+        asked = validation.amounts(resources)
+        scopes = _owner(project, user)
+        return self._run(
+            lambda: self._engine.check(asked, scopes, connection=connection), connection=connection
+        )
+
+    def claim(
+        self,
+        resources: Mapping[str, int],
+        *,
+        project: str | None = None,
+        user: str | None = None,
+        id: str | None = None,
+        parent: str | None = None,
+        external_id: str | None = None,
+        connection: CallersConnection | None = None,
+    ) -> Claim:
+        """Consume all of it now, or raise and consume nothing.
+
+        Charged to the user, the project and the deployment; each that has a limit must have room, else ``OverLimit``.
+        ``id`` is the caller's idempotency key: the same request again returns the claim and consumes nothing, another
+        request under it is ``ClaimConflict``. ``parent`` is the claim this one hangs on and is released with. Also
+        raises ``UnknownResource``, ``UnknownClaim`` (the parent), ``ClaimExpired``, ``ClaimReleased``,
+        ``InvalidRequest``, ``Conflict``, ``StoreUnavailable``. (T10, T11.)
+
+        >>> quota = Delimiter("memory://")
+        >>> quota.define_resource("storage.gb", project_max=20)
+        >>> quota.claim({"storage.gb": 15}, project="acme", id="volume-1").state
+        'provisioned'
+        """
+        request = Request(
+            resources,
+            project=project,
+            user=user,
+            id=id,
+            parent=parent,
+            external_id=external_id,
+            expires_in=None,
+        )
+        return self._admit([request], connection)[0]
+
+    def reserve(
+        self,
+        resources: Mapping[str, int],
+        *,
+        expires_in: float | timedelta,
+        project: str | None = None,
+        user: str | None = None,
+        id: str | None = None,
+        parent: str | None = None,
+        external_id: str | None = None,
+        connection: CallersConnection | None = None,
+    ) -> Claim:
+        """The same as ``claim``, for something still being made: gone by itself unless provisioned in time.
+
+        ``expires_in`` is in seconds, or a ``timedelta``. No transaction is open meanwhile. (T16, T17.)
+
+        >>> quota = Delimiter("memory://")
+        >>> quota.define_resource("database.instances", user_max=25)
+        >>> held = quota.reserve({"database.instances": 1}, user="john", expires_in=600)
+        >>> quota.provision(held.id, external_id="i-4711").state
+        'provisioned'
+        """
+        validation.microseconds(
+            expires_in, "expires_in"
+        )  # None is no time here, though it is one in a Request
+        request = Request(
+            resources,
+            project=project,
+            user=user,
+            id=id,
+            parent=parent,
+            external_id=external_id,
+            expires_in=expires_in,
+        )
+        return self._admit([request], connection)[0]
+
+    def claim_all(
+        self, requests: Iterable[Request], *, connection: CallersConnection | None = None
+    ) -> list[Claim]:
+        """Several claims and reservations, all or nothing, in one atomic step and one lock order (T11).
+
+        A ``parent`` may name the id of an earlier one. In a refusal ``requested`` is the sum over the list.
+
+        >>> quota = Delimiter("memory://")
+        >>> quota.define_resource("database.clusters", user_max=4)
+        >>> quota.define_resource("database.instances", user_max=25)
+        >>> cluster = Request({"database.clusters": 1}, user="john", id="c1", expires_in=600)
+        >>> nodes = [Request({"database.instances": 1}, user="john", parent="c1", expires_in=600) for _ in range(4)]
+        >>> len(quota.claim_all([cluster, *nodes]))
+        5
+        """
+        return list(self._admit(list(requests), connection))
+
+    def provision(
+        self, id: str, *, external_id: str | None = None, connection: CallersConnection | None = None
+    ) -> Claim:
+        """The reserved thing exists now: it counts until released, known by its own id too (T17).
+
+        This claim alone. Again: harmless. ``ClaimExpired`` if the reservation ran out: nothing is consumed, so give
+        the thing back or claim anew. ``ClaimConflict`` if the external id belongs to another live claim.
+        """
+        external_id = validation.optional_name(external_id, "external_id")
+        return self._change(Provision(validation.name(id, "id"), external_id), connection)
+
+    def renew(
+        self, id: str, *, expires_in: float | timedelta, connection: CallersConnection | None = None
+    ) -> Claim:
+        """A live reservation lives ``expires_in`` (seconds or ``timedelta``) from now."""
+        time_left = validation.microseconds(expires_in, "expires_in")
+        return self._change(Renew(validation.name(id, "id"), time_left), connection)
+
+    def resize(
+        self,
+        id: str,
+        resources: Mapping[str, int],
+        *,
+        force: bool = False,
+        connection: CallersConnection | None = None,
+    ) -> Claim:
+        """Give a claim its whole new content: a name left out is freed, a new one is claimed (T18).
+
+        Only differences are checked; what shrinks is never refused by an upper limit, even over quota. A shrink below
+        a floor is ``BelowMinimum`` unless ``force``.
+
+        >>> quota = Delimiter("memory://")
+        >>> quota.define_resource("storage.gb", project_max=20)
+        >>> volume = quota.claim({"storage.gb": 15}, project="acme")
+        >>> dict(quota.resize(volume.id, {"storage.gb": 20}).resources)
+        {'storage.gb': 20}
+        """
+        return self._change(
+            Resize(validation.name(id, "id"), validation.amounts(resources), bool(force)), connection
+        )
+
+    def transfer(
+        self,
+        id: str,
+        *,
+        project: str | None = None,
+        user: str | None = None,
+        connection: CallersConnection | None = None,
+    ) -> Claim:
+        """To another owner, with everything below it; the owner becomes exactly what is named (T11b).
+
+        Checked against the new owner's limits; only the net difference of each scope counts.
+        """
+        _owner(project, user)
+        return self._change(Transfer(validation.name(id, "id"), project, user), connection)
+
+    def release(self, id: str, *, force: bool = False, connection: CallersConnection | None = None) -> None:
+        """Give back a claim and everything below it, in one atomic step (T19).
+
+        By its id or its external id. Of an ended claim: harmless. ``UnknownClaim`` if it was never known,
+        ``BelowMinimum`` if a floor would be broken (unless ``force``).
+        """
+        change = Release(validation.name(id, "id"), bool(force))
+        self._apply(change, connection, claim_id=change.id)
+
+    def get_claim(self, id: str) -> Claim:
+        """One claim with the state it has (``expired`` even if not swept), by id or external id."""
+        id = validation.name(id, "id")
+        return self._run(lambda: self._engine.get_claim(id))
+
+    def claims(
+        self,
+        *,
+        project: str | None = None,
+        user: str | None = None,
+        resource: str | None = None,
+        state: ClaimState | None = None,
+        subtree: bool = False,
+    ) -> Iterator[Claim]:
+        """The claims of an owner, in the order they were made; live ones, unless ``state`` asks for others.
+
+        An iterator that holds one page at a time, however many claims there are.
+        """
+        if state is not None and state not in get_args(ClaimState):
+            raise InvalidRequest(f"state must be one of {', '.join(get_args(ClaimState))}, not {state!r}")
+        query = ClaimQuery(
+            project=validation.optional_name(project, "project"),
+            user=validation.optional_name(user, "user"),
+            resource=validation.optional_name(resource, "resource"),
+            state=state,
+            subtree=bool(subtree),
+        )
+        return self._pages(query)
+
+    def _pages(self, query: ClaimQuery) -> Iterator[Claim]:
+        after: int | None = 0
+        while after is not None:
+            start = after
+            page, after = self._run(lambda: self._engine.page_of_claims(query, after=start, size=_PAGE))  # noqa: B023
+            yield from page
+
+    def _admit(self, requests: Sequence[Request], connection: CallersConnection | None) -> Sequence[Claim]:
+        claims = tuple(_new_claim(request) for request in requests)
+        if not claims:
+            raise InvalidRequest("an empty list claims nothing: hand over at least one Request")
+        if len({claim.id for claim in claims}) < len(claims):
+            raise InvalidRequest("one id stands twice in the list: each claim needs an id of its own")
+        return self._apply(Admit(claims), connection, claim_id=claims[0].id)
+
+    def _change(
+        self, change: Provision | Renew | Resize | Transfer, connection: CallersConnection | None
+    ) -> Claim:
+        return self._apply(change, connection, claim_id=change.id)[0]
+
+    def _apply(
+        self, change: Change, connection: CallersConnection | None, *, claim_id: str
+    ) -> tuple[Claim, ...]:
+        answer = self._run(
+            lambda: self._engine.apply([change], connection=connection)[0],
+            connection=connection,
+            claim_id=claim_id,
+        )
+        if isinstance(answer, DelimiterError):
+            raise answer
+        return answer
+
+
+def _owner(project: Any, user: Any) -> tuple[Scope, ...]:
+    """The scopes of an owner; at least one of project and user is named."""
+    scopes = Scope.owned(validation.optional_name(project, "project"), validation.optional_name(user, "user"))
+    if not scopes:
+        raise InvalidRequest("name a project, a user or both: somebody must be charged")
+    return tuple(scopes)
+
+
+def _new_claim(request: Request) -> NewClaim:
+    if not isinstance(request, Request):
+        raise InvalidRequest(f"claim_all takes delimiter.Request objects, not {type(request).__name__}")
+    _owner(request.project, request.user)
+    id = validation.optional_name(request.id, "id")
+    expires_in = request.expires_in
+    return NewClaim(
+        id=id if id is not None else str(uuid.uuid4()),
+        resources=validation.amounts(request.resources),
+        project=request.project,
+        user=request.user,
+        parent=validation.optional_name(request.parent, "parent"),
+        external_id=validation.optional_name(request.external_id, "external_id"),
+        expires_in=None if expires_in is None else validation.microseconds(expires_in, "expires_in"),
+    )
