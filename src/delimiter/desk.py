@@ -42,11 +42,15 @@ class Desk:
         create: bool = True,
         schema: str | None = None,
         table_prefix: str = "delimiter_",
-        timeout: float = 10.0,
+        timeout: float | timedelta = 10.0,
     ) -> None:
         self._timeout = validation.microseconds(timeout, "timeout") / 1_000_000
-        options = OpenOptions(create=create, schema=schema, table_prefix=table_prefix, timeout=timeout)
+        options = OpenOptions(create=create, schema=schema, table_prefix=table_prefix, timeout=self._timeout)
         self._engine: Engine = open_engine(store, options)
+
+    def prepare(self) -> None:
+        """Make the tables now rather than at the first call (with ``create=True``). Harmless if they are there."""
+        self._run(self._engine.prepare)
 
     def close(self) -> None:
         """Give back the store's connections. An SQLAlchemy engine that was handed in stays open."""

@@ -17,6 +17,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, cast
 
+from delimiter import validation
 from delimiter.errors import DelimiterError, InvalidRequest, Unsupported
 from delimiter.model import Claim, ClaimState, Decision, Drift, Overage, Resource, Scope, Usage
 
@@ -170,6 +171,9 @@ class Engine(ABC):
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
 
+    #: Whether calls must be made in a greenlet on the event loop (:mod:`delimiter.aio` does).
+    asynchronous: bool = False
+
     #: Microseconds added to the store's clock. Always 0 but in tests, which move time instead of sleeping.
     clock_offset: int = 0
 
@@ -243,6 +247,9 @@ class Engine(ABC):
     def drifts(self, *, repair: bool) -> Iterator[Drift]:
         """Counters that disagree with their claims; with ``repair`` each is set right under its lock, one by one."""
 
+    def prepare(self) -> None:  # noqa: B027 - an engine may need nothing
+        """Do what the first call would do by itself, such as making tables. Again: nothing."""
+
     def close(self) -> None:  # noqa: B027 - an engine that opened nothing has nothing to give back
         """Give back what the engine opened itself; a connection pool that was handed in stays open."""
 
@@ -261,6 +268,12 @@ class OpenOptions:
     schema: str | None = None
     table_prefix: str = "delimiter_"
     timeout: float = 10.0
+    #: Whether the caller runs the engine on an event loop, in SQLAlchemy's greenlets, if the store's driver can.
+    asynchronous: bool = False
+
+    def __post_init__(self) -> None:
+        validation.optional_name(self.schema, "schema")
+        validation.text(self.table_prefix, "table_prefix")
 
 
 #: Where the engine for a URL's scheme lives; a module is imported when its first URL is opened. Engines of others

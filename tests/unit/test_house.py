@@ -22,6 +22,7 @@ ROOMS = {
     "aio": "door",
     "web": "door",
     "demo": "door",
+    "hosting": "door",
     "quota": "desk",
     "desk": "desk",
     "engines": "plug",

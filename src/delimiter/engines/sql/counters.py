@@ -83,15 +83,14 @@ class Counters:
         missing = wanted - found.keys()
         if not missing:
             return found
-        for _ in range(2):  # the second time after making what was missing
-            read = self._read_ways(connection, missing)
-            found.update(read)
-            missing -= read.keys()
-            if not missing:
-                break
-            self._make(connection, missing)
-        else:
-            raise Outdated  # made, and not to be seen: a snapshot from before
+        found.update(self._read_ways(connection, missing))
+        unmade = missing - found.keys()
+        if unmade:
+            self._make(connection, unmade)
+            # All of them again: the definitions are locked only now, and a way read before may be old already.
+            found.update(self._read_ways(connection, missing))
+            if missing - found.keys():
+                raise Outdated  # made, and not to be seen: a snapshot from before
         self._remember(found)
         return found
 

@@ -39,6 +39,8 @@ class Database:
     insert_ignoring: Callable[[sa.Table], Any]
     #: Rows can be locked one by one. SQLite locks the whole database instead, at BEGIN IMMEDIATE or the first write.
     row_locks: bool = True
+    #: A server, which may come back when it is gone.
+    remote: bool = True
     #: ``FOR NO KEY UPDATE``: locks against writers without shutting out foreign-key checks.
     no_key_update: bool = False
     #: A small table would be scanned whole, and every row on the way locked: name the index instead.
@@ -49,6 +51,10 @@ class Database:
     #: READ COMMITTED must be asked for: the default is higher, or unknown.
     isolation: str | None = "READ COMMITTED"
     connect_args: Callable[[float], dict[str, Any]] = field(default=lambda _: {})
+    #: On connections of the service's own engine, for one transaction: bound the waits for locks (with the timeout in
+    #: milliseconds and seconds to fill in), and put back what was.
+    bound_waits: str | None = None
+    unbound_waits: str | None = None
 
     def locked(self, statement: S, *, skip_locked: bool = False, share: bool = False) -> S:
         """The select, locking what it returns; with ``skip_locked`` it leaves out what it would have to wait for."""
@@ -86,12 +92,12 @@ class Clock:
 
 
 def _sqlite_code(error: BaseException) -> Any:
-    # Extended codes (SQLITE_BUSY_SNAPSHOT and so on) keep the primary one in the low byte.
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF or _sqlite_code_by_text(str(error))
-
-
-def _sqlite_code_by_text(text: str) -> int:
-    return 5 if "locked" in text else 1
+    # Extended codes (SQLITE_BUSY_SNAPSHOT and so on) keep the primary one in the low byte. A missing table has no
+    # code of its own, and asynchronous adapters lose the code: then the text must do.
+    text = str(error)
+    if "no such table" in text:
+        return "no such table"
+    return getattr(error, "sqlite_errorcode", 5 if "locked" in text else 1) & 0xFF
 
 
 def _mysql_code(error: BaseException) -> Any:
@@ -107,9 +113,10 @@ _SQLITE: Final = Database(
     now="CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)",
     code=_sqlite_code,
     # 5 BUSY and 6 LOCKED: somebody else writes. 8 READONLY, 10 IOERR, 13 FULL, 14 CANTOPEN and 26 NOTADB are left.
-    faults={5: Fault.CONFLICT, 6: Fault.CONFLICT, 19: Fault.CONFLICT},
+    faults={5: Fault.CONFLICT, 6: Fault.CONFLICT, 19: Fault.CONFLICT, "no such table": Fault.NO_TABLES},
     insert_ignoring=lambda table: sqlite.insert(table).on_conflict_do_nothing(),
     row_locks=False,
+    remote=False,
     isolation=None,
     connect_args=lambda timeout: {"timeout": timeout},
 )
@@ -135,9 +142,11 @@ _POSTGRESQL: Final = Database(
     no_key_update=True,
     connect_args=lambda timeout: {
         "connect_timeout": max(2, round(timeout)),
+        "tcp_user_timeout": max(2000, round(timeout * 1000)),  # a server that is cut off is noticed
         # A lock that is not to be had within one call's time is a Conflict, not a thread that hangs.
-        "options": f"-c lock_timeout={round(timeout * 1000)}",
+        "options": f"-c lock_timeout={max(1, round(timeout * 1000))}",
     },
+    bound_waits="SET LOCAL lock_timeout = {milliseconds}",
 )
 
 _MARIADB: Final = Database(
@@ -164,6 +173,8 @@ _MARIADB: Final = Database(
         "connect_timeout": max(2, round(timeout)),
         "init_command": f"SET SESSION innodb_lock_wait_timeout = {max(1, round(timeout))}",
     },
+    bound_waits="SET @delimiter_wait = @@innodb_lock_wait_timeout, SESSION innodb_lock_wait_timeout = {seconds}",
+    unbound_waits="SET SESSION innodb_lock_wait_timeout = @delimiter_wait",
 )
 
 

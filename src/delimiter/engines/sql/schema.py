@@ -41,6 +41,7 @@ class Tables:
     def __init__(self, *, prefix: str = "delimiter_", schema: str | None = None) -> None:
         self.prefix = prefix
         self.schema = schema
+        self.version_name = f"{prefix}version"
         self.metadata = sa.MetaData(schema=schema)
         self.resources = self._resources()
         self.limits = self._limits()

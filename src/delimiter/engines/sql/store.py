@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
+from sqlalchemy.util import await_only
 
 from delimiter.engine import Answer, Capability, Change, ClaimQuery, Engine, LimitChange, OpenOptions
 from delimiter.engines.sql.changes import Changes, RunOut
@@ -42,17 +45,18 @@ _READ_COMMITTED: Final = "READ COMMITTED"
 
 def open_sql(store: Any, options: OpenOptions) -> SqlEngine:
     """Open a URL, or join the SQLAlchemy engine that the service has."""
-    if isinstance(store, sa.Engine):
-        _refuse_single_connection(store)
-        return SqlEngine(store, options, owned=False)
+    if isinstance(store, sa.Engine | AsyncEngine):
+        return _join(store, options)
     try:
         url = sa.make_url(store)
-        dialect = url.get_dialect()()
-        if dialect.is_async:
+        on_loop = url.get_dialect().is_async
+        arguments = _owned_engine_arguments(url, options.timeout)
+        if on_loop and not options.asynchronous:
             raise InvalidRequest(
                 f"{url.drivername} is an asynchronous driver: open it with delimiter.aio.Delimiter"
             )
-        arguments = owned_engine_arguments(url, options.timeout)
+        if on_loop:
+            return SqlEngineOnLoop(create_async_engine(url, **arguments).sync_engine, options, owned=True)
         return SqlEngine(sa.create_engine(url, **arguments), options, owned=True)
     except ArgumentError as error:
         raise InvalidRequest(f"this is no store URL: {error}") from error
@@ -62,7 +66,20 @@ def open_sql(store: Any, options: OpenOptions) -> SqlEngine:
         ) from error
 
 
-def owned_engine_arguments(url: sa.URL, timeout: float) -> dict[str, Any]:
+def _join(engine: sa.Engine | AsyncEngine, options: OpenOptions) -> SqlEngine:
+    on_loop = isinstance(engine, AsyncEngine)
+    if on_loop and not options.asynchronous:
+        raise InvalidRequest("an AsyncEngine is for delimiter.aio.Delimiter")
+    synchronous = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    if isinstance(synchronous.pool, StaticPool | SingletonThreadPool):
+        raise InvalidRequest(
+            "the engine's pool shares one connection, so a claim could not have a transaction of its own beside"
+            " the service's; use a file database and the default pool, or memory:// in tests"
+        )
+    return (SqlEngineOnLoop if on_loop else SqlEngine)(synchronous, options, owned=False)
+
+
+def _owned_engine_arguments(url: sa.URL, timeout: float) -> dict[str, Any]:
     """How Delimiter opens a database of its own."""
     database = database_of(url.get_dialect()())
     if database.name == "sqlite" and url.database in (None, "", ":memory:"):
@@ -74,14 +91,6 @@ def owned_engine_arguments(url: sa.URL, timeout: float) -> dict[str, Any]:
     if database.isolation is not None:
         arguments["isolation_level"] = database.isolation
     return arguments
-
-
-def _refuse_single_connection(engine: sa.Engine) -> None:
-    if isinstance(engine.pool, StaticPool | SingletonThreadPool):
-        raise InvalidRequest(
-            "the engine's pool shares one connection, so a claim could not have a transaction of its own beside"
-            " the service's; use a file database and the default pool, or memory:// in tests"
-        )
 
 
 class SqlEngine(Engine):
@@ -99,7 +108,7 @@ class SqlEngine(Engine):
         self._database = database
         self._clock = Clock(database)
         no_op = sa.update(tables.counters).where(tables.counters.c.id == -1).values(used=0)
-        self._transactions = Transactions(engine, owned=owned, no_op=no_op)
+        self._transactions = Transactions(engine, owned=owned, no_op=no_op, timeout=options.timeout)
         self._definitions = Definitions(tables, database)
         self._claims = Claims(tables, database, self._clock, self._definitions)
         self._counters = Counters(tables, database, self._definitions)
@@ -127,7 +136,7 @@ class SqlEngine(Engine):
     def apply(
         self, changes: Sequence[Change], *, connection: CallersConnection | None = None
     ) -> list[Answer]:
-        self._prepare()
+        self.prepare()
         if connection is not None:
             with self._transactions.of_caller(connection, writing=True) as joined:
                 return self._changes.decide_joined(joined, changes)
@@ -141,7 +150,7 @@ class SqlEngine(Engine):
 
     def _in_own(self, step: Callable[[sa.Connection], T]) -> T:
         """Do something in a new transaction; begin again where the remembered way was old or a sweep is due."""
-        self._prepare()
+        self.prepare()
         for _ in range(_ATTEMPTS):
             try:
                 with self._transactions.own() as connection:
@@ -207,7 +216,7 @@ class SqlEngine(Engine):
         return self._reading(lambda reading: self._readings.page(reading, query, after=after, size=size))
 
     def _reading(self, step: Callable[[sa.Connection], T], connection: CallersConnection | None = None) -> T:
-        self._prepare()
+        self.prepare()
         if connection is not None:
             with self._transactions.of_caller(connection, writing=False) as joined:
                 return step(joined)
@@ -223,20 +232,28 @@ class SqlEngine(Engine):
         return self._in_own(lambda own: self._upkeep.prune(own, older_than=older_than, size=size))
 
     def drifts(self, *, repair: bool) -> Iterator[Drift]:
-        self._prepare()
+        self.prepare()
         return self._upkeep.drifts(self._transactions, repair=repair)
 
     # -- opening and closing ------------------------------------------------------------------------------------
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Make or upgrade the tables, once in this process, on a connection of our own."""
         if self._ready:
             return
         with self._making:
             if not self._ready:
-                with self._transactions.reading() as connection:
-                    upgrade(connection, self._tables, self._database, timeout=self._options.timeout)
+                upgrade(self._transactions, self._tables, timeout=self._options.timeout)
                 self._ready = True
 
     def close(self) -> None:
         self._transactions.dispose()
+
+
+class SqlEngineOnLoop(SqlEngine):
+    """The same on an asynchronous driver: every call runs in a greenlet, and waiting lets the event loop go on."""
+
+    asynchronous = True
+
+    def pause(self, seconds: float) -> None:
+        await_only(asyncio.sleep(seconds))

@@ -31,18 +31,19 @@ __all__ = ["Transactions"]
 class Transactions:
     """Opens transactions on an SQLAlchemy engine, and steps into those of callers."""
 
-    def __init__(self, engine: sa.Engine, *, owned: bool, no_op: sa.Executable) -> None:
+    def __init__(self, engine: sa.Engine, *, owned: bool, no_op: sa.Executable, timeout: float) -> None:
         self.database: Database = database_of(engine.dialect)
         self._engine = engine
-        self._owned = owned
+        self.owned = owned
         self._process = os.getpid()
+        self._timeout = timeout
         #: Writes nothing, but takes SQLite's write lock.
         self._no_op = no_op
 
     @contextmanager
     def own(self) -> Iterator[sa.Connection]:
         """A new transaction at READ COMMITTED; committed at the end, rolled back by any exception."""
-        with self._connected() as connection:
+        with self._connected() as connection, self._bounded_waits(connection):
             with self.translating():
                 self._begin(connection)
                 yield connection
@@ -50,6 +51,26 @@ class Transactions:
                 connection.commit()
             except SQLAlchemyError as error:
                 raise self._translated(error, committing=True) from error
+
+    @contextmanager
+    def _bounded_waits(self, connection: sa.Connection) -> Iterator[None]:
+        """Wait for a lock no longer than one call may take. (Connections of our own are opened that way.)"""
+        if self.owned or self.database.bound_waits is None:
+            yield
+            return
+        values = {
+            "milliseconds": max(1, round(self._timeout * 1000)),
+            "seconds": max(1, round(self._timeout)),
+        }
+        with self.translating():
+            connection.exec_driver_sql(self.database.bound_waits.format(**values))
+        try:
+            yield
+        finally:
+            if self.database.unbound_waits is not None:
+                with suppress(SQLAlchemyError):  # a dead connection keeps no settings
+                    connection.rollback()
+                    connection.exec_driver_sql(self.database.unbound_waits)
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -67,18 +88,18 @@ class Transactions:
             yield connection
 
     def dispose(self) -> None:
-        if self._owned:
+        if self.owned:
             self._engine.dispose()
 
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:
-        if self._owned and self._process != os.getpid():
+        if self.owned and self._process != os.getpid():
             # A forked child must not speak on its parent's sockets, nor close them.
             self._engine.dispose(close=False)
             self._process = os.getpid()
         with self.translating():
             connection = self._engine.connect()
-            if self.database.isolation is not None and not self._owned:
+            if self.database.isolation is not None and not self.owned:
                 connection = connection.execution_options(isolation_level=self.database.isolation)
         try:
             yield connection
@@ -88,7 +109,8 @@ class Transactions:
             connection.close()
 
     def _begin(self, connection: sa.Connection) -> None:
-        connection.begin()
+        if not connection.in_transaction():
+            connection.begin()
         if self.database.row_locks:
             return
         if _in_transaction(connection):  # the service's own engine has begun, by an event of its own
@@ -194,7 +216,7 @@ class Transactions:
                 return InvalidRequest(f"the database cannot store this text ({text}); it should use UTF-8")
             case None:
                 pass
-        passing = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+        passing = self.database.remote and isinstance(error, OperationalError | InterfaceError)
         return StoreUnavailable(f"the store is not available: {text}", retryable=passing)
 
 

@@ -1,7 +1,9 @@
 """Making and upgrading the tables, safely while many processes start at once.
 
-The migrations are Alembic's, kept inside the package, with a version table of their own beside the service's. The
-first look is one small SELECT; only a store that is not up to date takes the lock and loads Alembic.
+The migrations are Alembic's, kept inside the package, with a version table of their own beside the service's. They run
+without Alembic's module-level proxies (``alembic.op``, ``alembic.context``), which a process has only once: the
+service may be running its own migrations at the same moment. The first look is one small SELECT; only a store that is
+not up to date takes the lock and loads Alembic.
 """
 
 from __future__ import annotations
@@ -9,68 +11,77 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from delimiter.engines.sql.databases import Database
 from delimiter.engines.sql.schema import HEAD, Tables
+from delimiter.engines.sql.transactions import Transactions
 from delimiter.errors import Conflict, StoreUnavailable
 
-__all__ = ["upgrade", "version_table"]
+__all__ = ["run_migrations", "upgrade"]
 
 #: Any fixed number that no other program is likely to lock (PostgreSQL's advisory locks are numbers).
 _LOCK: Final = 0x64656C696D
 
-MIGRATIONS: Final = Path(__file__).parent / "migrations"
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
-def version_table(prefix: str) -> str:
-    return f"{prefix}version"
-
-
-def upgrade(connection: sa.Connection, tables: Tables, database: Database, *, timeout: float) -> None:
+def upgrade(transactions: Transactions, tables: Tables, *, timeout: float) -> None:
     """Bring the tables to :data:`HEAD`; nothing is written if they are."""
-    if _is_current(connection, tables):
-        return
-    connection.rollback()
-    with _alone(connection, database, timeout):
+    with transactions.reading() as connection:
+        if _is_current(connection, tables):
+            return
+    if transactions.owned and not transactions.database.row_locks:
+        with transactions.reading() as connection:
+            # WAL lets readers go on while somebody writes; the file remembers it. Not possible in a transaction.
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    with transactions.own() as connection, _alone(connection, transactions.database.name, timeout):
         if not _is_current(connection, tables):
             run_migrations(connection, tables)
-        connection.commit()
 
 
 def _is_current(connection: sa.Connection, tables: Tables) -> bool:
-    schema = tables.schema
-    if not sa.inspect(connection).has_table(version_table(tables.prefix), schema=schema):
+    if not sa.inspect(connection).has_table(tables.version_name, schema=tables.schema):
         return False
-    version = sa.table(version_table(tables.prefix), sa.column("version_num"), schema=schema)
+    version = sa.table(tables.version_name, sa.column("version_num"), schema=tables.schema)
     found = connection.scalar(sa.select(version.c.version_num))
     if found is not None and found > HEAD:
         raise StoreUnavailable(
             f"the tables are of version {found}, made by a newer Delimiter; this one knows {HEAD}: upgrade the library",
             retryable=False,
         )
-    return found == HEAD
+    return bool(found == HEAD)
 
 
 def run_migrations(connection: sa.Connection, tables: Tables, *, target: str = "head") -> None:
-    """Run Alembic on this connection, in the transaction that is open."""
-    from alembic import command
-    from alembic.config import Config
+    """Run what is missing up to ``target`` on this connection, in the transaction that is open."""
+    from alembic.operations import Operations
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
 
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    config.attributes.update(connection=connection, tables=tables, version_table=version_table(tables.prefix))
-    command.upgrade(config, target)
+    scripts = ScriptDirectory(str(_MIGRATIONS))
+
+    def missing(revision: Any, _: MigrationContext) -> Any:
+        return scripts._upgrade_revs(target, revision)  # noqa: SLF001 - what Alembic's own command calls
+
+    options = {
+        "fn": missing,
+        "script": scripts,
+        "version_table": tables.version_name,
+        "version_table_schema": tables.schema,
+        # The caller holds the lock and the transaction in which everything happens.
+        "transactional_ddl": False,
+    }
+    context = MigrationContext.configure(connection=connection, opts=options)
+    context.run_migrations(op=Operations(context), tables=tables)
 
 
 @contextmanager
-def _alone(connection: sa.Connection, database: Database, timeout: float) -> Iterator[None]:
+def _alone(connection: sa.Connection, database: str, timeout: float) -> Iterator[None]:
     """Only one process makes tables at a time; the others wait and then find them made."""
-    match database.name:
+    match database:
         case "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
             yield
@@ -85,9 +96,5 @@ def _alone(connection: sa.Connection, database: Database, timeout: float) -> Ite
             finally:
                 with suppress(SQLAlchemyError):  # with the connection the lock is gone too
                     connection.execute(sa.select(sa.func.release_lock("delimiter_migrations")))
-        case _:
-            # WAL lets readers go on while somebody writes; the file remembers it. Not possible inside a transaction.
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-            connection.commit()
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        case _:  # SQLite: the transaction itself is alone
             yield

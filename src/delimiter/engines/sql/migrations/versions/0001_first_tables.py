@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import context, op
+from alembic.operations import Operations
 from sqlalchemy.dialects import mysql
 
 revision = "0001"
@@ -17,8 +17,6 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-_PREFIX = context.config.attributes["tables"].prefix
-_SCHEMA = context.config.attributes["tables"].schema
 _KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _TEXT = sa.Text().with_variant(mysql.TEXT(charset="utf8mb4"), "mysql", "mariadb")
 
@@ -33,11 +31,11 @@ def _exact(length: int) -> Any:
     )
 
 
-def _create(name: str, *contents: Any, **options: Any) -> None:
+def _create(op: Operations, tables: Any, name: str, *contents: Any, **options: Any) -> None:
     op.create_table(
-        _PREFIX + name,
+        tables.prefix + name,
         *contents,
-        schema=_SCHEMA,
+        schema=tables.schema,
         mysql_engine="InnoDB",
         mysql_row_format="DYNAMIC",
         mariadb_engine="InnoDB",
@@ -46,19 +44,23 @@ def _create(name: str, *contents: Any, **options: Any) -> None:
     )
 
 
-def _index(table: str, *columns: str) -> None:
-    op.create_index(f"{_PREFIX}{table}_{'_'.join(columns)}", _PREFIX + table, list(columns), schema=_SCHEMA)
+def _index(op: Operations, tables: Any, table: str, column: str) -> None:
+    name = tables.prefix + table
+    op.create_index(f"{name}_{column}", name, [column], schema=tables.schema)
 
 
-def upgrade() -> None:
-    _resources_and_limits()
-    _counters()
-    _claims()
-    _allocations()
+def upgrade(op: Operations, tables: Any) -> None:
+    """``tables`` carries the prefix and the schema the service chose."""
+    _resources_and_limits(op, tables)
+    _counters(op, tables)
+    _claims(op, tables)
+    _allocations(op, tables)
 
 
-def _resources_and_limits() -> None:
+def _resources_and_limits(op: Operations, tables: Any) -> None:
     _create(
+        op,
+        tables,
         "resources",
         sa.Column("id", _KEY, primary_key=True, autoincrement=True),
         sa.Column("name", _exact(255), nullable=False),
@@ -73,10 +75,12 @@ def _resources_and_limits() -> None:
         sa.Column("user_min", sa.BigInteger(), nullable=False),
         sa.Column("defined", sa.SmallInteger(), nullable=False),
         sa.Column("version", sa.BigInteger(), nullable=False),
-        sa.UniqueConstraint("name", name=f"{_PREFIX}resources_name"),
+        sa.UniqueConstraint("name", name=f"{tables.prefix}resources_name"),
         sqlite_autoincrement=True,
     )
     _create(
+        op,
+        tables,
         "limits",
         sa.Column("resource_id", sa.BigInteger(), primary_key=True, autoincrement=False),
         sa.Column("kind", _exact(8), primary_key=True),
@@ -86,8 +90,10 @@ def _resources_and_limits() -> None:
     )
 
 
-def _counters() -> None:
+def _counters(op: Operations, tables: Any) -> None:
     _create(
+        op,
+        tables,
         "counters",
         sa.Column("id", _KEY, primary_key=True, autoincrement=True),
         sa.Column("resource_id", sa.BigInteger(), nullable=False),
@@ -98,13 +104,15 @@ def _counters() -> None:
         sa.Column("maximum", sa.BigInteger(), nullable=False),
         sa.Column("minimum", sa.BigInteger(), nullable=False),
         sa.Column("generation", sa.BigInteger(), nullable=False),
-        sa.UniqueConstraint("resource_id", "kind", "scope", name=f"{_PREFIX}counters_scope"),
+        sa.UniqueConstraint("resource_id", "kind", "scope", name=f"{tables.prefix}counters_scope"),
         sqlite_autoincrement=True,
     )
 
 
-def _claims() -> None:
+def _claims(op: Operations, tables: Any) -> None:
     _create(
+        op,
+        tables,
         "claims",
         sa.Column("id", _KEY, primary_key=True, autoincrement=True),
         sa.Column("claim_id", _exact(255), nullable=False),
@@ -120,26 +128,28 @@ def _claims() -> None:
         sa.Column("fingerprint", _exact(64), nullable=False),
         sa.Column("children", sa.BigInteger(), nullable=False),
         sa.Column("version", sa.BigInteger(), nullable=False),
-        sa.UniqueConstraint("claim_id", name=f"{_PREFIX}claims_claim_id"),
-        sa.UniqueConstraint("live_external_id", name=f"{_PREFIX}claims_live_external_id"),
+        sa.UniqueConstraint("claim_id", name=f"{tables.prefix}claims_claim_id"),
+        sa.UniqueConstraint("live_external_id", name=f"{tables.prefix}claims_live_external_id"),
         sqlite_autoincrement=True,
     )
     for column in ("external_id", "parent_id", "project_id", "user_id", "expires_at", "ended_at"):
-        _index("claims", column)
+        _index(op, tables, "claims", column)
 
 
-def _allocations() -> None:
-    claims = f"{_SCHEMA}.{_PREFIX}claims" if _SCHEMA else f"{_PREFIX}claims"
+def _allocations(op: Operations, tables: Any) -> None:
+    claims = f"{tables.schema}.{tables.prefix}claims" if tables.schema else f"{tables.prefix}claims"
     _create(
+        op,
+        tables,
         "allocations",
         sa.Column(
             "claim",
             sa.BigInteger(),
-            sa.ForeignKey(f"{claims}.id", name=f"{_PREFIX}allocations_claim", ondelete="CASCADE"),
+            sa.ForeignKey(f"{claims}.id", name=f"{tables.prefix}allocations_claim", ondelete="CASCADE"),
             primary_key=True,
             autoincrement=False,
         ),
         sa.Column("resource_id", sa.BigInteger(), primary_key=True, autoincrement=False),
         sa.Column("amount", sa.BigInteger(), nullable=False),
     )
-    _index("allocations", "resource_id")
+    _index(op, tables, "allocations", "resource_id")

@@ -1,0 +1,167 @@
+"""Delimiter for asyncio: the same verbs, awaited. One source: the functions are those of :class:`delimiter.Delimiter`.
+
+With an asynchronous driver (``postgresql+psycopg_async://…``, ``mysql+asyncmy://…``, ``sqlite+aiosqlite://…``, or an
+``AsyncEngine``) they run on the event loop, by SQLAlchemy's greenlets; with any other store in threads of their own.
+A caller's ``AsyncConnection`` or ``AsyncSession`` is always used where it is, on the loop.
+
+>>> import asyncio
+>>> from delimiter.aio import Delimiter
+>>> async def main() -> int:
+...     async with Delimiter("memory://") as quota:
+...         await quota.define_resource("database.instances", user_max=25)
+...         await quota.claim({"database.instances": 1}, user="john")
+...         return (await quota.usage(user="john"))["database.instances"].used
+>>> asyncio.run(main())
+1
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, cast
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.util import greenlet_spawn
+
+from delimiter import validation
+from delimiter.engine import OpenOptions, open_engine
+from delimiter.errors import InvalidRequest
+from delimiter.quota import Delimiter as _Delimiter
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+__all__ = ["Delimiter"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Items of an iterator fetched at a time.
+_FETCHED_AT_ONCE: Final = 500
+
+#: Calls that may be under way at once on a store without an asynchronous driver.
+_THREADS: Final = 32
+
+
+def _awaited(
+    method: Callable[Concatenate[_Delimiter, P], R],
+) -> Callable[Concatenate[Delimiter, P], Awaitable[R]]:
+    """The same method with the same signature, to be awaited."""
+
+    @functools.wraps(method)
+    async def call(self: Delimiter, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._call(method, *args, **kwargs)
+
+    call.__doc__ = f"As :meth:`delimiter.Delimiter.{method.__name__}`, awaited."
+    return cast("Callable[Concatenate[Delimiter, P], Awaitable[R]]", call)
+
+
+def _iterated(
+    method: Callable[Concatenate[_Delimiter, P], Iterator[R]],
+) -> Callable[Concatenate[Delimiter, P], AsyncIterator[R]]:
+    """The same method with the same signature, to be iterated with ``async for``."""
+
+    @functools.wraps(method)
+    async def call(self: Delimiter, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[R]:
+        await self._prepare()
+        items = await self._run(method, self._quota, *args, **kwargs)
+        while page := await self._run(lambda: list(islice(items, _FETCHED_AT_ONCE))):
+            for item in page:
+                yield item
+
+    call.__doc__ = f"As :meth:`delimiter.Delimiter.{method.__name__}`, iterated with ``async for``."
+    return cast("Callable[Concatenate[Delimiter, P], AsyncIterator[R]]", call)
+
+
+class Delimiter:
+    """:class:`delimiter.Delimiter` for asyncio: ``async with``, every call awaited, the same arguments and errors.
+
+    A call that is cancelled while its transaction commits may have happened; its ``id`` tells.
+    """
+
+    def __init__(
+        self,
+        store: Any,
+        *,
+        create: bool = True,
+        schema: str | None = None,
+        table_prefix: str = "delimiter_",
+        timeout: float | timedelta = 10.0,
+    ) -> None:
+        seconds = validation.microseconds(timeout, "timeout") / 1_000_000
+        options = OpenOptions(
+            create=create, schema=schema, table_prefix=table_prefix, timeout=seconds, asynchronous=True
+        )
+        engine = open_engine(store, options)
+        self._on_loop = engine.asynchronous
+        self._quota = _Delimiter(engine, timeout=seconds)
+        self._threads: ThreadPoolExecutor | None = None
+        self._preparing = asyncio.Lock()
+        self._prepared = False
+
+    define_resource = _awaited(_Delimiter.define_resource)
+    undefine_resource = _awaited(_Delimiter.undefine_resource)
+    update_limits = _awaited(_Delimiter.update_limits)
+    resources = _awaited(_Delimiter.resources)
+    limits = _awaited(_Delimiter.limits)
+    usage = _awaited(_Delimiter.usage)
+    check = _awaited(_Delimiter.check)
+    claim = _awaited(_Delimiter.claim)
+    reserve = _awaited(_Delimiter.reserve)
+    claim_all = _awaited(_Delimiter.claim_all)
+    provision = _awaited(_Delimiter.provision)
+    renew = _awaited(_Delimiter.renew)
+    resize = _awaited(_Delimiter.resize)
+    transfer = _awaited(_Delimiter.transfer)
+    release = _awaited(_Delimiter.release)
+    get_claim = _awaited(_Delimiter.get_claim)
+    claims = _iterated(_Delimiter.claims)
+    expire_reservations = _awaited(_Delimiter.expire_reservations)
+    prune = _awaited(_Delimiter.prune)
+    reconcile = _iterated(_Delimiter.reconcile)
+
+    async def close(self) -> None:
+        """Give back the store's connections. An ``AsyncEngine`` that was handed in stays open."""
+        await self._run(self._quota.close)
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+            self._threads = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _call(self, method: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+        await self._prepare()
+        connection = kwargs.pop("connection", None)
+        if connection is None:
+            return await self._run(method, self._quota, *args, **kwargs)
+        if not isinstance(connection, AsyncConnection | AsyncSession):
+            raise InvalidRequest(
+                f"connection must be an AsyncConnection or AsyncSession, not {type(connection).__name__}"
+            )
+        return await connection.run_sync(
+            lambda joined: method(self._quota, *args, connection=joined, **kwargs)
+        )
+
+    async def _prepare(self) -> None:
+        """What the first call does; here, so that no task ever blocks the loop on another's threading lock."""
+        if not self._prepared:
+            async with self._preparing:
+                if not self._prepared:
+                    await self._run(self._quota.prepare)
+                    self._prepared = True
+
+    async def _run(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+        if self._on_loop:
+            return await greenlet_spawn(function, *args, **kwargs)
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="delimiter")
+        call = functools.partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)

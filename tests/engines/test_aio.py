@@ -1,0 +1,156 @@
+"""asyncio: the same functions on asynchronous drivers, in the caller's asynchronous transactions, and in threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from delimiter import Claim, InvalidRequest, OverLimit, UnknownClaim
+from delimiter.aio import Delimiter
+
+pytestmark = pytest.mark.asyncio
+
+DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg_async", "mariadb": "mysql+asyncmy"}
+
+
+@pytest.fixture
+def async_url(store_url: str, store_name: str) -> str:
+    url = sa.make_url(store_url).set(drivername=DRIVERS[store_name])
+    return url.render_as_string(hide_password=False)
+
+
+@pytest_asyncio.fixture
+async def quota(async_url: str) -> AsyncIterator[Delimiter]:
+    async with Delimiter(async_url, timeout=60) as quota:
+        await quota.define_resource("a.thing", project_max=10)
+        yield quota
+
+
+@pytest_asyncio.fixture
+async def engine(async_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(async_url)
+    yield engine
+    await engine.dispose()
+
+
+async def claim_ten_times_too_often(quota: Delimiter) -> list[Claim]:
+    claims = (quota.claim({"a.thing": 1}, project="acme") for _ in range(100))
+    answers = await asyncio.gather(*claims, return_exceptions=True)
+    assert {type(answer) for answer in answers} == {Claim, OverLimit}
+    return [answer for answer in answers if isinstance(answer, Claim)]
+
+
+async def test_a_race_of_tasks_meets_the_limit_exactly(quota: Delimiter) -> None:
+    """Guard: the counters' row locks (on SQLite BEGIN IMMEDIATE); without them more than ten are admitted."""
+    assert len(await claim_ten_times_too_often(quota)) == 10
+    assert (await quota.usage(project="acme"))["a.thing"].used == 10
+    assert len([claim async for claim in quota.claims(project="acme")]) == 10
+    assert [drift async for drift in quota.reconcile()] == []
+
+
+async def test_many_tasks_may_make_the_first_call(async_url: str) -> None:
+    async with Delimiter(async_url) as quota:
+        await asyncio.gather(*(quota.define_resource("a.thing", max=7) for _ in range(8)))
+        assert await quota.limits() == {"a.thing": 7}
+
+
+async def test_every_verb(quota: Delimiter) -> None:
+    held = await quota.reserve({"a.thing": 1}, project="acme", expires_in=60, id="held")
+    assert held.state == "reserved"
+    await quota.renew("held", expires_in=120)
+    assert (await quota.provision("held", external_id="i-1")).state == "provisioned"
+    assert (await quota.resize("i-1", {"a.thing": 3})).resources == {"a.thing": 3}
+    assert (await quota.transfer("i-1", project="other")).project == "other"
+    assert not (await quota.check({"a.thing": 8}, project="other")).allowed
+    assert await quota.update_limits("a.thing", project="other", max=2)
+    await quota.release("held")
+    assert (await quota.get_claim("held")).state == "released"
+    assert await quota.expire_reservations() == 0
+    assert await quota.prune(older_than=0) == 1
+    with pytest.raises(UnknownClaim):
+        await quota.get_claim("held")
+
+
+@pytest.mark.parametrize("kind", [AsyncSession, AsyncEngine.connect])
+async def test_in_the_callers_transaction(quota: Delimiter, engine: AsyncEngine, kind: type) -> None:
+    async with kind(engine) as transaction:
+        await quota.claim({"a.thing": 4}, project="acme", connection=transaction)
+        await transaction.rollback()
+        assert (await quota.usage(project="acme"))["a.thing"].used == 0
+        await quota.claim({"a.thing": 4}, project="acme", connection=transaction)
+        with pytest.raises(OverLimit):
+            await quota.claim({"a.thing": 7}, project="acme", connection=transaction)
+        await quota.claim({"a.thing": 6}, project="acme", connection=transaction)
+        await transaction.commit()
+    assert (await quota.usage(project="acme"))["a.thing"].used == 10
+
+
+async def test_a_caller_in_autocommit_is_refused(quota: Delimiter, engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        with pytest.raises(InvalidRequest, match="AUTOCOMMIT"):
+            await quota.claim({"a.thing": 1}, project="acme", connection=connection)
+    assert (await quota.usage(project="acme"))["a.thing"].used == 0
+
+
+async def test_a_synchronous_connection_is_refused(quota: Delimiter, store_url: str) -> None:
+    engine = sa.create_engine(store_url)
+    with engine.connect() as connection, pytest.raises(InvalidRequest, match="AsyncConnection"):
+        await quota.claim({"a.thing": 1}, project="acme", connection=connection)
+    engine.dispose()
+
+
+async def test_an_async_engine_that_the_service_has(quota: Delimiter, engine: AsyncEngine) -> None:
+    async with Delimiter(engine) as joined:
+        assert len(await claim_ten_times_too_often(joined)) == 10
+    async with engine.connect() as connection:  # closing the quota left the service's engine open
+        assert await connection.scalar(sa.text("SELECT 1")) == 1
+
+
+async def test_a_store_with_a_synchronous_driver_runs_in_threads(store_url: str) -> None:
+    """Guard: the counters' row locks, as above."""
+    async with Delimiter(store_url, timeout=60) as quota:
+        await quota.define_resource("a.thing", project_max=10)
+        assert len(await claim_ten_times_too_often(quota)) == 10
+
+
+async def test_the_loop_goes_on_while_a_claim_waits(
+    quota: Delimiter, engine: AsyncEngine, store_name: str
+) -> None:
+    """A claim that waits for another's lock holds up its own task only."""
+    async with engine.connect() as connection:
+        await quota.claim({"a.thing": 1}, project="acme", connection=connection)
+        waiting = asyncio.create_task(quota.claim({"a.thing": 1}, project="acme"))
+        for _ in range(20):
+            await asyncio.sleep(0.005)
+        assert not waiting.done()
+        await connection.rollback()
+        await waiting
+    assert (await quota.usage(project="acme"))["a.thing"].used == 1
+
+
+async def test_a_cancelled_claim_leaves_the_store_usable(quota: Delimiter, engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await quota.claim({"a.thing": 1}, project="acme", connection=connection)
+        waiting = asyncio.create_task(quota.claim({"a.thing": 1}, project="acme", id="cancelled"))
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await connection.rollback()
+    admitted = await claim_ten_times_too_often(quota)
+    held = (await quota.usage(project="acme"))["a.thing"].used
+    # Cancelled before its lock was had: either it never was, or it is one of the ten.
+    assert (len(admitted), held) in ((10, 10), (9, 10))
+
+
+@pytest.mark.stores("memory")
+async def test_memory(store_url: str) -> None:
+    async with Delimiter(store_url) as quota:
+        await quota.define_resource("a.thing", project_max=10)
+        assert len(await claim_ten_times_too_often(quota)) == 10
