@@ -114,10 +114,8 @@ def microseconds(value: Any, what: str, *, zero: bool = False) -> int:
         raise InvalidRequest(f"{what} must be seconds or a timedelta, not {value!r}")
     else:
         seconds = value
-    if not math.isfinite(seconds):
-        raise InvalidRequest(f"{what} must be a finite time, not {value!r}")
     if seconds < 0 or (seconds == 0 and not zero):
         raise InvalidRequest(f"{what} must be above 0, not {value!r}")
-    if seconds > _LONGEST_TIME.total_seconds():
-        raise InvalidRequest(f"{what} must be at most {_LONGEST_TIME.days} days, not {value!r}")
+    if not seconds <= _LONGEST_TIME.total_seconds():  # so that "not a number" is refused too
+        raise InvalidRequest(f"{what} must be at most {_LONGEST_TIME.days} days")
     return math.ceil(seconds * 1_000_000)

@@ -108,7 +108,9 @@ class SqlEngine(Engine):
         self._database = database
         self._clock = Clock(database)
         no_op = sa.update(tables.counters).where(tables.counters.c.id == -1).values(used=0)
-        self._transactions = Transactions(engine, owned=owned, no_op=no_op, timeout=options.timeout)
+        self._transactions = Transactions(
+            engine, owned=owned, on_loop=self.asynchronous, no_op=no_op, timeout=options.timeout
+        )
         self._definitions = Definitions(tables, database)
         self._claims = Claims(tables, database, self._clock, self._definitions)
         self._counters = Counters(tables, database, self._definitions)

@@ -6,6 +6,7 @@ Nothing here tries again. A retry needs a new transaction, and who opens those i
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -31,19 +32,23 @@ __all__ = ["Transactions"]
 class Transactions:
     """Opens transactions on an SQLAlchemy engine, and steps into those of callers."""
 
-    def __init__(self, engine: sa.Engine, *, owned: bool, no_op: sa.Executable, timeout: float) -> None:
+    def __init__(
+        self, engine: sa.Engine, *, owned: bool, on_loop: bool, no_op: sa.Executable, timeout: float
+    ) -> None:
         self.database: Database = database_of(engine.dialect)
         self._engine = engine
         self.owned = owned
         self._process = os.getpid()
         self._timeout = timeout
+        # On an event loop tasks share a thread and must not block it; there the file's lock alone decides.
+        self._writers = None if on_loop or self.database.row_locks else threading.Lock()
         #: Writes nothing, but takes SQLite's write lock.
         self._no_op = no_op
 
     @contextmanager
     def own(self) -> Iterator[sa.Connection]:
         """A new transaction at READ COMMITTED; committed at the end, rolled back by any exception."""
-        with self._connected() as connection, self._bounded_waits(connection):
+        with self._turn(), self._connected() as connection, self._bounded_waits(connection):
             with self.translating():
                 self._begin(connection)
                 yield connection
@@ -51,6 +56,21 @@ class Transactions:
                 connection.commit()
             except SQLAlchemyError as error:
                 raise self._translated(error, committing=True) from error
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """SQLite: threads of this process take turns here, in order, rather than by polling for the file's lock."""
+        self._notice_fork()
+        writers = self._writers
+        if writers is None:
+            yield
+            return
+        if not writers.acquire(timeout=self._timeout):
+            raise Conflict("other threads of this process are still writing to the database")
+        try:
+            yield
+        finally:
+            writers.release()
 
     @contextmanager
     def _bounded_waits(self, connection: sa.Connection) -> Iterator[None]:
@@ -93,10 +113,7 @@ class Transactions:
 
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:
-        if self.owned and self._process != os.getpid():
-            # A forked child must not speak on its parent's sockets, nor close them.
-            self._engine.dispose(close=False)
-            self._process = os.getpid()
+        self._notice_fork()
         with self.translating():
             connection = self._engine.connect()
             if self.database.isolation is not None and not self.owned:
@@ -107,6 +124,15 @@ class Transactions:
             with suppress(SQLAlchemyError):  # on a dead connection there is nothing left to roll back
                 connection.rollback()
             connection.close()
+
+    def _notice_fork(self) -> None:
+        """A forked child must not speak on its parent's sockets, nor close them, nor wait for its threads."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            if self._writers is not None:
+                self._writers = threading.Lock()
+            if self.owned:
+                self._engine.dispose(close=False)
 
     def _begin(self, connection: sa.Connection) -> None:
         if not connection.in_transaction():
