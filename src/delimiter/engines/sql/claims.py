@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -18,6 +19,9 @@ __all__ = ["Claims", "chunks"]
 
 #: Rows named in one statement.
 _CHUNK: Final = 400
+
+#: Rows written by one statement.
+_AMOUNTS: Final = 100
 
 
 def chunks(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
@@ -77,7 +81,8 @@ class Claims:
             .values(created_at=self._clock.now())
             .returning(c.id, c.claim_id)
         )
-        self._insert_amounts = sa.insert(self._allocations)
+        # Cached per number of rows: one statement for all, whose text is not built at every claim.
+        self._insert_amounts = lru_cache(maxsize=128)(self._build_insert_amounts)
         # Kept in this order: MariaDB assigns from left to right, and the moment of expiry must move before it goes.
         end = by_key(sa.update(self._table).where(keys), self._table)
         self._end = {
@@ -310,5 +315,16 @@ class Claims:
             for entry in (*new, *resized)
             for name, amount in entry.resources.items()
         ]
-        if rows:
-            connection.execute(self._insert_amounts, rows)
+        for at in range(0, len(rows), _AMOUNTS):
+            part = rows[at : at + _AMOUNTS]
+            values = {f"{column}{n}": value for n, row in enumerate(part) for column, value in row.items()}
+            connection.execute(self._insert_amounts(len(part)), values)
+
+    def _build_insert_amounts(self, count: int) -> sa.Insert:
+        columns = self._allocations.c
+        return sa.insert(self._allocations).values(
+            [
+                {column.name: sa.bindparam(f"{column.name}{n}", type_=column.type) for column in columns}
+                for n in range(count)
+            ]
+        )
