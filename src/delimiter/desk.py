@@ -83,7 +83,7 @@ class Desk:
         ``max`` and ``min`` bind the whole deployment, ``project_*`` each project and ``user_*`` each user; amounts
         are in the resource's own ``unit``, -1 is unlimited. ``service`` defaults to the part before the first dot.
         What an operator set with ``update_limits`` is kept; an unchanged definition writes nothing. Raises
-        ``InvalidRequest``. (T15 of the thread: ``define_resource(name, max, min, user_max, user_min)``.)
+        ``InvalidRequest``.
 
         >>> quota = Delimiter("memory://")
         >>> quota.define_resource("database.instances", max=2000, user_max=25, unit="instances")
@@ -91,10 +91,10 @@ class Desk:
         {'database.instances': 25}
         """
         name = validation.name(name, "the resource's name")
-        service = name.partition(".")[0] if service is None else service
+        service = (name.partition(".")[0] or name) if service is None else service
         resource = Resource(
             name=name,
-            service=validation.name(service or name, "service"),
+            service=validation.name(service, "service"),
             max=validation.maximum(max, "max"),
             min=validation.floor(min, "min"),
             project_max=validation.maximum(project_max, "project_max"),
@@ -134,7 +134,7 @@ class Desk:
         What is left out stays as it is; ``None`` removes the override. The new limit holds for every claim that
         begins after this returned, in every process. Returns who is over quota because of it: lowering a limit below
         what is used is allowed, and nothing more is admitted there until enough is given back. Raises
-        ``UnknownResource`` and ``InvalidRequest``. (T15: ``update_resource_limits``.)
+        ``UnknownResource`` and ``InvalidRequest``.
 
         >>> quota = Delimiter("memory://")
         >>> quota.define_resource("database.instances", user_max=25)
@@ -164,7 +164,13 @@ class Desk:
         return self._run(self._engine.resources)
 
     def limits(self, *, project: str | None = None, user: str | None = None) -> dict[str, int]:
-        """The effective maximum of each resource for one project, one user, or the deployment; -1 is unlimited."""
+        """The effective maximum of each resource for one project, one user, or the deployment; -1 is unlimited.
+
+        >>> quota = Delimiter("memory://")
+        >>> quota.define_resource("storage.gb", max=500, project_max=20)
+        >>> quota.limits(project="acme"), quota.limits()
+        ({'storage.gb': 20}, {'storage.gb': 500})
+        """
         scope = _one_scope(project, user)
         return self._run(lambda: self._engine.limits(scope))
 
@@ -194,7 +200,10 @@ class Desk:
         """Sweep the reservations that ran out; how many this call swept.
 
         Expired reservations stop counting even if nobody calls it: the sweep tidies up. It works in small
-        transactions and may run in several processes at once; each reservation is swept by one of them. (T17.)
+        transactions and may run in several processes at once; each reservation is swept by one of them.
+
+        >>> Delimiter("memory://").expire_reservations()
+        0
         """
         return self._until_none(lambda: self._engine.sweep(size=_BATCH))
 
@@ -202,6 +211,12 @@ class Desk:
         """Forget claims that ended longer ago than this (seconds or ``timedelta``); how many were forgotten.
 
         It is the window in which a replayed id is still known. An ended claim stays while there are claims below it.
+
+        >>> quota = Delimiter("memory://")
+        >>> quota.define_resource("storage.gb")
+        >>> quota.release(quota.claim({"storage.gb": 1}, project="acme").id)
+        >>> quota.prune(older_than=timedelta(days=7)), quota.prune(older_than=0)
+        (0, 1)
         """
         age = validation.microseconds(older_than, "older_than", zero=True)
         return self._until_none(lambda: self._engine.prune(older_than=age, size=_BATCH))
@@ -210,7 +225,10 @@ class Desk:
         """Compare every counter with the claims charged to it; yield what disagrees.
 
         With ``repair`` each is set right, in a small transaction of its own, safely beside live claims. A healthy
-        store yields nothing. (T24.)
+        store yields nothing.
+
+        >>> list(Delimiter("memory://").reconcile())
+        []
         """
         return self._engine.drifts(repair=repair)
 
@@ -250,7 +268,10 @@ class Desk:
         self, error: Conflict | StoreUnavailable, claim_id: str | None, *, in_doubt: bool
     ) -> Exception:
         if isinstance(error, Conflict) and not in_doubt:
-            return Conflict(f"not decided within {self._timeout:g} s: {error}")
+            return Conflict(
+                f"not decided within {self._timeout:g} s: {error}. If this thread holds a transaction that claimed"
+                " something, hand that over as connection="
+            )
         advice = "; it may have happened: call again with the same id to settle it" if in_doubt else ""
         return StoreUnavailable(f"{error}{advice}", claim_id=claim_id, in_doubt=in_doubt)
 

@@ -139,6 +139,9 @@ class Keep(enum.Enum):
 
     KEEP = "keep"
 
+    def __repr__(self) -> str:
+        return "<as it is>"
+
 
 @dataclass(frozen=True, slots=True)
 class LimitChange:

@@ -34,6 +34,8 @@ class Delimiter(Desk):
     with the caller's own rows: after ``OverLimit`` the transaction is usable, after ``Conflict`` the caller must roll
     back and start anew. Safe to share between threads.
 
+    The verbs are those proposed for Delimiter on the OpenStack developers' list in April 2016.
+
     >>> quota = Delimiter("memory://")
     >>> quota.define_resource("database.instances", max=2000, user_max=25)
     >>> claim = quota.claim({"database.instances": 1}, project="acme", user="john")
@@ -50,7 +52,7 @@ class Delimiter(Desk):
         user: str | None = None,
         connection: CallersConnection | None = None,
     ) -> Decision:
-        """Would this be admitted now? Takes no lock and changes nothing (T12).
+        """Would this be admitted now? Takes no lock and changes nothing.
 
         The ``Decision`` lists every limit in the way and, by resource, the most that would fit of it alone.
 
@@ -83,7 +85,7 @@ class Delimiter(Desk):
         ``id`` is the caller's idempotency key: the same request again returns the claim and consumes nothing, another
         request under it is ``ClaimConflict``. ``parent`` is the claim this one hangs on and is released with. Also
         raises ``UnknownResource``, ``UnknownClaim`` (the parent), ``ClaimExpired``, ``ClaimReleased``,
-        ``InvalidRequest``, ``Conflict``, ``StoreUnavailable``. (T10, T11.)
+        ``InvalidRequest``, ``Conflict``, ``StoreUnavailable``.
 
         >>> quota = Delimiter("memory://")
         >>> quota.define_resource("storage.gb", project_max=20)
@@ -115,7 +117,8 @@ class Delimiter(Desk):
     ) -> Claim:
         """The same as ``claim``, for something still being made: gone by itself unless provisioned in time.
 
-        ``expires_in`` is in seconds, or a ``timedelta``. No transaction is open meanwhile. (T16, T17.)
+        ``expires_in`` is in seconds, or a ``timedelta``. No transaction is open meanwhile. (Two phases,
+        as in a ledger's pending transfers.)
 
         >>> quota = Delimiter("memory://")
         >>> quota.define_resource("database.instances", user_max=25)
@@ -140,7 +143,7 @@ class Delimiter(Desk):
     def claim_all(
         self, requests: Iterable[Request], *, connection: CallersConnection | None = None
     ) -> list[Claim]:
-        """Several claims and reservations, all or nothing, in one atomic step and one lock order (T11).
+        """Several claims and reservations, all or nothing, in one atomic step and one lock order.
 
         A ``parent`` may name the id of an earlier one. In a refusal ``requested`` is the sum over the list.
 
@@ -157,10 +160,16 @@ class Delimiter(Desk):
     def provision(
         self, id: str, *, external_id: str | None = None, connection: CallersConnection | None = None
     ) -> Claim:
-        """The reserved thing exists now: it counts until released, known by its own id too (T17).
+        """The reserved thing exists now: it counts until released, known by its own id too.
 
         This claim alone. Again: harmless. ``ClaimExpired`` if the reservation ran out: nothing is consumed, so give
         the thing back or claim anew. ``ClaimConflict`` if the external id belongs to another live claim.
+
+        >>> quota = Delimiter("memory://")
+        >>> quota.define_resource("database.instances", user_max=25)
+        >>> held = quota.reserve({"database.instances": 1}, user="john", expires_in=600)
+        >>> quota.provision(held.id, external_id="i-4711").external_id
+        'i-4711'
         """
         external_id = validation.optional_name(external_id, "external_id")
         return self._change(Provision(validation.name(id, "id"), external_id), connection)
@@ -168,7 +177,16 @@ class Delimiter(Desk):
     def renew(
         self, id: str, *, expires_in: float | timedelta, connection: CallersConnection | None = None
     ) -> Claim:
-        """A live reservation lives ``expires_in`` (seconds or ``timedelta``) from now."""
+        """A live reservation lives ``expires_in`` (seconds or ``timedelta``) from now.
+
+        Of a provisioned claim ``InvalidRequest``: it does not run out.
+
+        >>> quota = Delimiter("memory://")
+        >>> quota.define_resource("database.instances", user_max=25)
+        >>> held = quota.reserve({"database.instances": 1}, user="john", expires_in=60)
+        >>> quota.renew(held.id, expires_in=3600).expires_at > held.expires_at
+        True
+        """
         time_left = validation.microseconds(expires_in, "expires_in")
         return self._change(Renew(validation.name(id, "id"), time_left), connection)
 
@@ -180,7 +198,7 @@ class Delimiter(Desk):
         force: bool = False,
         connection: CallersConnection | None = None,
     ) -> Claim:
-        """Give a claim its whole new content: a name left out is freed, a new one is claimed (T18).
+        """Give a claim its whole new content: a name left out is freed, a new one is claimed.
 
         Only differences are checked; what shrinks is never refused by an upper limit, even over quota. A shrink below
         a floor is ``BelowMinimum`` unless ``force``.
@@ -203,18 +221,31 @@ class Delimiter(Desk):
         user: str | None = None,
         connection: CallersConnection | None = None,
     ) -> Claim:
-        """To another owner, with everything below it; the owner becomes exactly what is named (T11b).
+        """To another owner, with everything below it; the owner becomes exactly what is named.
 
         Checked against the new owner's limits; only the net difference of each scope counts.
+
+        >>> quota = Delimiter("memory://")
+        >>> quota.define_resource("storage.gb", project_max=20)
+        >>> volume = quota.claim({"storage.gb": 15}, project="acme")
+        >>> quota.transfer(volume.id, project="globex").project
+        'globex'
         """
         _owner(project, user)
         return self._change(Transfer(validation.name(id, "id"), project, user), connection)
 
     def release(self, id: str, *, force: bool = False, connection: CallersConnection | None = None) -> None:
-        """Give back a claim and everything below it, in one atomic step (T19).
+        """Give back a claim and everything below it, in one atomic step.
 
         By its id or its external id. Of an ended claim: harmless. ``UnknownClaim`` if it was never known,
         ``BelowMinimum`` if a floor would be broken (unless ``force``).
+
+        >>> quota = Delimiter("memory://")
+        >>> quota.define_resource("storage.gb", project_max=20)
+        >>> volume = quota.claim({"storage.gb": 15}, project="acme", external_id="vol-1")
+        >>> quota.release("vol-1")
+        >>> quota.get_claim(volume.id).state
+        'released'
         """
         change = Release(validation.name(id, "id"), bool(force))
         self._apply(change, connection, claim_id=change.id)
@@ -236,6 +267,13 @@ class Delimiter(Desk):
         """The claims of an owner, in the order they were made; live ones, unless ``state`` asks for others.
 
         An iterator that holds one page at a time, however many claims there are.
+
+        >>> quota = Delimiter("memory://")
+        >>> quota.define_resource("storage.gb")
+        >>> for number in (1, 2):
+        ...     made = quota.claim({"storage.gb": number}, project="acme", id=f"volume-{number}")
+        >>> [claim.id for claim in quota.claims(project="acme")]
+        ['volume-1', 'volume-2']
         """
         if state is not None and state not in get_args(ClaimState):
             raise InvalidRequest(f"state must be one of {', '.join(get_args(ClaimState))}, not {state!r}")

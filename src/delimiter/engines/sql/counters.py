@@ -83,15 +83,18 @@ class Counters:
         missing = wanted - found.keys()
         if not missing:
             return found
+        read = self._read_ways(connection, missing)
+        found.update(read)
+        unmade = missing - read.keys()
+        if not unmade:
+            self._remember(read)
+            return found
+        self._make(connection, unmade)
+        # All of them again: the definitions are locked only now, and a way read before may be old already. Nothing is
+        # remembered of this transaction: if it is rolled back, so are the counters it made.
         found.update(self._read_ways(connection, missing))
-        unmade = missing - found.keys()
-        if unmade:
-            self._make(connection, unmade)
-            # All of them again: the definitions are locked only now, and a way read before may be old already.
-            found.update(self._read_ways(connection, missing))
-            if missing - found.keys():
-                raise Outdated  # made, and not to be seen: a snapshot from before
-        self._remember(found)
+        if missing - found.keys():
+            raise Outdated  # made, and not to be seen: a snapshot from before
         return found
 
     def _remember(self, ways: Mapping[Start, _Way]) -> None:
@@ -173,9 +176,8 @@ class Counters:
             rows.update(
                 (row.id, row) for row in connection.execute(statement, {"ids": ids[at : at + _CHUNK]})
             )
-        outdated = [start for start, way in ways.items() if not self._is_way(connection, start, way, rows)]
-        if outdated:
-            self.forget(outdated)
+        if not all(self._is_way(connection, start, way, rows) for start, way in ways.items()):
+            self.forget(ways)
             raise Outdated
         counters = {id: self._counter(connection, row) for id, row in rows.items()}
         return Charged({start: [counters[id] for id in (way.own, *way.above)] for start, way in ways.items()})

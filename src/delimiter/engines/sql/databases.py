@@ -22,6 +22,7 @@ class Fault(enum.Enum):
 
     CONFLICT = "conflict"  # another transaction was in the way: start anew
     NO_TABLES = "no tables"
+    NO_SCHEMA = "no schema"
     FORBIDDEN = "forbidden"
     UNENCODABLE = "unencodable"
 
@@ -133,7 +134,7 @@ _POSTGRESQL: Final = Database(
         "23505": Fault.CONFLICT,  # somebody else inserted the same key since we looked
         "25P02": Fault.CONFLICT,  # the caller's transaction has failed before
         "42P01": Fault.NO_TABLES,
-        "3F000": Fault.NO_TABLES,
+        "3F000": Fault.NO_SCHEMA,
         "42501": Fault.FORBIDDEN,
         "22P05": Fault.UNENCODABLE,
         "22021": Fault.UNENCODABLE,
@@ -159,7 +160,7 @@ _MARIADB: Final = Database(
         1020: Fault.CONFLICT,  # the row has changed since the snapshot (innodb_snapshot_isolation)
         1062: Fault.CONFLICT,
         1146: Fault.NO_TABLES,
-        1049: Fault.NO_TABLES,
+        1049: Fault.NO_SCHEMA,
         1142: Fault.FORBIDDEN,
         1143: Fault.FORBIDDEN,
         1044: Fault.FORBIDDEN,

@@ -233,9 +233,12 @@ class Transactions:
                     " and the same schema and table_prefix",
                     retryable=False,
                 )
+            case Fault.NO_SCHEMA:
+                return StoreUnavailable(f"{text}: create the schema or database first", retryable=False)
             case Fault.FORBIDDEN:
                 return StoreUnavailable(
-                    f"the database user lacks a right ({text}); see the documentation of the schema",
+                    f"the database user lacks a right ({text}); it needs SELECT, INSERT, UPDATE and DELETE on"
+                    " Delimiter's tables, and more only to make them",
                     retryable=False,
                 )
             case Fault.UNENCODABLE:
