@@ -13,18 +13,18 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from delimiter.engine import Admit, Answer, Change, NewClaim, Provision, Release, Renew, Resize, Transfer
-from delimiter.engines.records import Counter, Entry, unknown_claim
-from delimiter.errors import (
-    BelowMinimum,
-    ClaimConflict,
-    ClaimExpired,
-    ClaimReleased,
-    DelimiterError,
-    InvalidRequest,
-    OverLimit,
-    UnknownClaim,
-)
+from delimiter.engines.records import Counter, Entry
+from delimiter.errors import BelowMinimum, DelimiterError, OverLimit
 from delimiter.model import CEILING, UNLIMITED, Scope, Violation
+from delimiter.refusals import (
+    already_known_as,
+    ended_expired,
+    ended_released,
+    external_id_taken,
+    id_used_before,
+    not_to_renew,
+    unknown_claim,
+)
 
 __all__ = ["Ledger", "over_limit"]
 
@@ -77,9 +77,7 @@ class Ledger:
         known = [entry for entry in self.entries.values() if entry.external_id == id]
         if not known:
             raise unknown_claim(id)
-        return max(
-            known, key=lambda entry: (entry.state_at(self.now) in ("reserved", "provisioned"), entry.key)
-        )
+        return max(known, key=lambda entry: entry.last_held(self.now))
 
     def decide(self, change: Change) -> Answer:
         """Make the change if it is admitted; otherwise say why, as a value, and leave everything as it was."""
@@ -123,9 +121,7 @@ class Ledger:
     def _replay(self, claim: NewClaim) -> Entry:
         entry = self.entries[claim.id]
         if entry.fingerprint != claim.fingerprint:
-            raise ClaimConflict(
-                f"the id {claim.id!r} was used for another request; take a new id for a new claim"
-            )
+            raise id_used_before(claim.id)
         return self._live(entry)
 
     def _new_entry(self, claim: NewClaim, earlier: Sequence[NewClaim], made: Mapping[str, Entry]) -> Entry:
@@ -152,22 +148,21 @@ class Ledger:
     def parent_id(self, claim: NewClaim, earlier: Iterable[NewClaim]) -> str:
         """Whom ``claim.parent`` names: an earlier one of the same list, or a claim that was there before."""
         assert claim.parent is not None
-        mine = list(earlier)
-        if any(other.id == claim.parent for other in mine):
-            return claim.parent
-        try:
-            return self.find(claim.parent).id
-        except UnknownClaim:
-            for other in mine:
-                if other.external_id == claim.parent:
+        for other in earlier:
+            if other.id == claim.parent:
+                return claim.parent
+        known = self.entries.get(claim.parent)
+        if known is None:
+            for other in earlier:
+                if other.external_id == claim.parent:  # it is live, or the list will be refused because of it
                     return other.id
-            raise
+        return (known or self.find(claim.parent)).id
 
     def _provision(self, change: Provision) -> Answer:
         entry = self._live(self.find(change.id))
         if change.external_id is not None and change.external_id != entry.external_id:
             if entry.state == "provisioned" and entry.external_id is not None:
-                raise ClaimConflict(f"claim {entry.id!r} is provisioned already, as {entry.external_id!r}")
+                raise already_known_as(entry.id, entry.external_id)
             self._refuse_taken(change.external_id, self.entries.values())
             entry.external_id = change.external_id
             entry.changed = True
@@ -182,7 +177,7 @@ class Ledger:
     def _renew(self, change: Renew) -> Answer:
         entry = self._live(self.find(change.id))
         if entry.state != "reserved":
-            raise InvalidRequest(f"claim {entry.id!r} is provisioned and does not run out: nothing to renew")
+            raise not_to_renew(entry.id)
         entry.expires_at, entry.changed = self.now + change.expires_in, True
         return (entry.as_claim(self.now),)
 
@@ -256,15 +251,15 @@ class Ledger:
     def _live(self, entry: Entry) -> Entry:
         state = entry.state_at(self.now)
         if state == "expired":
-            raise ClaimExpired(f"reservation {entry.id!r} has run out; nothing is consumed, claim anew")
+            raise ended_expired(entry.id)
         if state == "released":
-            raise ClaimReleased(f"claim {entry.id!r} was released; nothing is consumed, claim anew")
+            raise ended_released(entry.id)
         return entry
 
     def _refuse_taken(self, external_id: str, among: Iterable[Entry]) -> None:
         for entry in among:
             if entry.external_id == external_id and entry.state_at(self.now) in ("reserved", "provisioned"):
-                raise ClaimConflict(f"the external id {external_id!r} belongs to the live claim {entry.id!r}")
+                raise external_id_taken(external_id, entry.id)
 
     def subtree(self, root: Entry) -> Iterator[Entry]:
         waiting = [root]

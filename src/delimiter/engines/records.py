@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from delimiter.errors import UnknownClaim
 from delimiter.model import Claim, ClaimState, Scope
 
-__all__ = ["Counter", "Entry", "instant", "unknown_claim"]
+__all__ = ["Counter", "Entry", "instant"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -17,10 +16,6 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 def instant(microseconds: int) -> datetime:
     """Microseconds since 1970 (how stores keep time) as an aware UTC ``datetime``, without passing through a float."""
     return _EPOCH + timedelta(microseconds=microseconds)
-
-
-def unknown_claim(id: str) -> UnknownClaim:
-    return UnknownClaim(f"no claim is known by the id or external id {id!r}")
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +74,11 @@ class Entry:
         if self.state == "reserved" and self.expires_at is not None and self.expires_at <= now:
             return "expired"
         return self.state
+
+    def last_held(self, now: int) -> tuple[bool, int, int]:
+        """In this order claims held an external id, which only one of them had at a time."""
+        live = self.state_at(now) in ("reserved", "provisioned")
+        return live, self.ended_at or self.expires_at or 0, self.key
 
     def as_claim(self, now: int) -> Claim:
         state = self.state_at(now)

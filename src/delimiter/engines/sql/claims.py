@@ -57,7 +57,9 @@ class Claims:
         self._find = {
             "own id": rows.where(c.claim_id == name),
             "live external id": rows.where(c.live_external_id == name),
-            "external id": rows.where(c.external_id == name).order_by(c.id.desc()).limit(1),
+            "external id": rows.where(c.external_id == name)
+            .order_by(c.ended_at.desc(), c.id.desc())
+            .limit(1),
         }
         keys = c.id.in_(sa.bindparam("keys", expanding=True))
         self._lock_keys = database.locked(database.by_key(rows.where(keys).order_by(c.id), tables.claims))

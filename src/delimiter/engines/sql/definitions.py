@@ -10,10 +10,10 @@ import sqlalchemy as sa
 
 from delimiter.engines.sql.databases import Database
 from delimiter.engines.sql.schema import Tables
-from delimiter.errors import UnknownResource
 from delimiter.model import Resource
+from delimiter.refusals import unknown_resource
 
-__all__ = ["Definition", "Definitions", "resource_of", "unknown_resource"]
+__all__ = ["Definition", "Definitions", "resource_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,16 @@ class Definitions:
 
     def id_of(self, connection: sa.Connection, name: str) -> int:
         """A resource's number; :class:`UnknownResource` if it was never defined."""
+        id = self.id_if_known(connection, name)
+        if id is None:
+            raise unknown_resource(name)
+        return id
+
+    def id_if_known(self, connection: sa.Connection, name: str) -> int | None:
         if name not in self._ids:
             row = connection.execute(self._by_name, {"name": name}).first()
             if row is None:
-                raise unknown_resource(name)
+                return None
             self._ids[row.name], self._names[row.id] = row.id, row.name
         return self._ids[name]
 
@@ -81,10 +87,4 @@ def resource_of(row: Any) -> Resource:
         user_min=row.user_min,
         unit=row.unit,
         description=row.description,
-    )
-
-
-def unknown_resource(name: str) -> UnknownResource:
-    return UnknownResource(
-        f"no resource {name!r} is defined; its service defines it with define_resource({name!r}, …)"
     )

@@ -21,6 +21,7 @@ from delimiter.engines.sql.schema import Tables
 from delimiter.engines.sql.sums import Sums
 from delimiter.errors import Conflict, InvalidRequest
 from delimiter.model import CEILING, UNLIMITED, Resource, Scope
+from delimiter.refusals import still_claimed
 
 __all__ = ["Limits"]
 
@@ -74,9 +75,7 @@ class Limits:
         definition = self._definitions.locked(connection, [name], exclusive=True)[name]
         self._lock(connection, definition.id)
         if self._sums.is_claimed(connection, definition.id):
-            raise InvalidRequest(
-                f"{name} is still claimed; release its claims first (claims(resource={name!r}) lists them)"
-            )
+            raise still_claimed(name)
         for table in (self._tables.counters, self._tables.limits):
             connection.execute(sa.delete(table).where(table.c.resource_id == definition.id))
         self._write(connection, definition.id, {"defined": 0})

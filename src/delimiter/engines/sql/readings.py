@@ -13,13 +13,13 @@ import sqlalchemy as sa
 
 from delimiter.engine import ClaimQuery
 from delimiter.engines.ledger import over_limit
-from delimiter.engines.records import unknown_claim
 from delimiter.engines.sql.claims import Claims
 from delimiter.engines.sql.databases import Clock
-from delimiter.engines.sql.definitions import Definitions, unknown_resource
+from delimiter.engines.sql.definitions import Definitions
 from delimiter.engines.sql.schema import Tables
 from delimiter.engines.sql.sums import halves, whole
 from delimiter.model import UNLIMITED, Claim, Decision, Scope, ScopeKind, Usage, Violation
+from delimiter.refusals import unknown_claim, unknown_resource
 
 __all__ = ["Readings"]
 
@@ -38,7 +38,9 @@ class Readings:
         self._by_name = [
             self._rows.where(c.claim_id == sa.bindparam("name")),
             self._rows.where(c.live_external_id == sa.bindparam("name")),
-            self._rows.where(c.external_id == sa.bindparam("name")).order_by(c.id.desc()).limit(1),
+            self._rows.where(c.external_id == sa.bindparam("name"))
+            .order_by(c.ended_at.desc(), c.id.desc())
+            .limit(1),
         ]
 
     # -- usage and limits ---------------------------------------------------------------------------------------
@@ -169,7 +171,9 @@ class Readings:
         if query.user is not None:
             statement = statement.where(c.user_id == query.user)
         if query.resource is not None:
-            resource_id = self._definitions.id_of(connection, query.resource)
+            resource_id = self._definitions.id_if_known(connection, query.resource)
+            if resource_id is None:
+                return [], None
             statement = statement.where(sa.exists().where(a.claim == c.id, a.resource_id == resource_id))
         rows = connection.execute(statement).all()
         return self._as_claims(connection, rows), rows[-1].id if len(rows) == size else None

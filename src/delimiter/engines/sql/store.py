@@ -40,7 +40,8 @@ T = TypeVar("T")
 #: New transactions begun for one call before the desk is told of a conflict (and begins again, if there is time).
 _ATTEMPTS: Final = 16
 
-_READ_COMMITTED: Final = "READ COMMITTED"
+#: Reservations swept in one transaction where all must be.
+_SWEPT_AT_ONCE: Final = 200
 
 
 def open_sql(store: Any, options: OpenOptions) -> SqlEngine:
@@ -178,8 +179,7 @@ class SqlEngine(Engine):
             self._in_own(lambda connection: self._limits.define(connection, resource))
 
     def undefine(self, name: str) -> None:
-        while self.sweep(size=200):
-            pass
+        self._sweep_all()
         self._in_own(lambda connection: self._limits.undefine(connection, name))
 
     def set_limit(self, resource: str, scope: Scope, change: LimitChange) -> list[Overage]:
@@ -230,7 +230,12 @@ class SqlEngine(Engine):
     def sweep(self, *, size: int) -> int:
         return self._in_own(lambda connection: self._expiry.sweep(connection, size=size))
 
+    def _sweep_all(self) -> None:
+        while self.sweep(size=_SWEPT_AT_ONCE):
+            pass
+
     def prune(self, *, older_than: int, size: int) -> int:
+        self._sweep_all()  # what ran out has ended, swept or not
         return self._in_own(lambda own: self._upkeep.prune(own, older_than=older_than, size=size))
 
     def drifts(self, *, repair: bool) -> Iterator[Drift]:

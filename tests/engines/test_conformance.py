@@ -1,0 +1,59 @@
+"""The project's own engines pass the suite that everybody's engine must pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from delimiter.conformance import EngineConformance
+from delimiter.engine import Engine, OpenOptions, open_engine
+
+
+class TestMemory(EngineConformance):
+    @pytest.fixture
+    def engine(self) -> Iterator[Engine]:
+        engine = open_engine("memory://", OpenOptions())
+        yield engine
+        engine.close()
+
+
+class OnSQL(EngineConformance):
+    """One engine on three databases: which one is the name of the class below."""
+
+    store: str
+    address = ""
+
+    @pytest.fixture
+    def engine(self, database_url: Callable[[str], str]) -> Iterator[Engine]:
+        self.address = database_url(self.store)
+        engine = open_engine(self.address, OpenOptions(timeout=60))
+        yield engine
+        engine.close()
+
+    def open_another(self, engine: Engine) -> Engine:
+        another = open_engine(self.address, OpenOptions(timeout=60))
+        another.clock_offset = engine.clock_offset
+        return another
+
+    def store_url(self, engine: Engine) -> str:
+        return self.address
+
+    def database(self, engine: Engine) -> sa.Engine:
+        return sa.create_engine(self.address)
+
+
+@pytest.mark.stores("sqlite")
+class TestSQLite(OnSQL):
+    store = "sqlite"
+
+
+@pytest.mark.stores("postgresql")
+class TestPostgreSQL(OnSQL):
+    store = "postgresql"
+
+
+@pytest.mark.stores("mariadb")
+class TestMariaDB(OnSQL):
+    store = "mariadb"
