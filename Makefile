@@ -63,7 +63,7 @@ servers: ## installs PostgreSQL and MariaDB for the tests (root on Debian)
 	@tools/install-servers
 
 clean: ## removes everything that was made here
-	rm -rf $(VENV) dist build docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis delimiter-demo
+	rm -rf $(VENV) dist build docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis delimiter-demo.db*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- environments -------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, cast
@@ -49,7 +49,7 @@ _THREADS: Final = 32
 
 def _awaited(
     method: Callable[Concatenate[_Delimiter, P], R],
-) -> Callable[Concatenate[Delimiter, P], Awaitable[R]]:
+) -> Callable[Concatenate[Delimiter, P], Coroutine[Any, Any, R]]:
     """The same method with the same signature, to be awaited."""
 
     @functools.wraps(method)
@@ -57,7 +57,7 @@ def _awaited(
         return await self._call(method, *args, **kwargs)
 
     call.__doc__ = f"As :meth:`delimiter.Delimiter.{method.__name__}`, awaited."
-    return cast("Callable[Concatenate[Delimiter, P], Awaitable[R]]", call)
+    return cast("Callable[Concatenate[Delimiter, P], Coroutine[Any, Any, R]]", call)
 
 
 def _iterated(

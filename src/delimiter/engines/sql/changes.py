@@ -19,6 +19,7 @@ from delimiter.engines.records import Counter, Entry
 from delimiter.engines.sql.claims import Claims
 from delimiter.engines.sql.counters import Charged, Counters, Outdated, Start
 from delimiter.engines.sql.expiry import Expiry
+from delimiter.engines.sql.writing import ClaimWriter
 from delimiter.errors import Conflict, DelimiterError, OverLimit, UnknownClaim, UnknownResource
 from delimiter.model import Scope
 
@@ -39,8 +40,9 @@ class RunOut(Exception):
 class Changes:
     """Decides batches of changes on one store."""
 
-    def __init__(self, claims: Claims, counters: Counters, expiry: Expiry) -> None:
+    def __init__(self, claims: Claims, writer: ClaimWriter, counters: Counters, expiry: Expiry) -> None:
         self._claims = claims
+        self._writer = writer
         self._counters = counters
         self._expiry = expiry
 
@@ -52,7 +54,7 @@ class Changes:
         answers: list[Answer] = []
         written = False
         for group in _independent(changes):
-            attempt = _Attempt(self._claims, self._counters, self._expiry, connection)
+            attempt = _Attempt(self._claims, self._writer, self._counters, self._expiry, connection)
             answers.extend(attempt.decide(group))
             if attempt.admitted:
                 attempt.write()
@@ -69,7 +71,9 @@ class Changes:
 
     def _decide_group_joined(self, connection: sa.Connection, group: Sequence[Change]) -> list[Answer]:
         for _ in range(_ATTEMPTS):
-            attempt = _Attempt(self._claims, self._counters, self._expiry, connection, joined=True)
+            attempt = _Attempt(
+                self._claims, self._writer, self._counters, self._expiry, connection, joined=True
+            )
             try:
                 answers = attempt.decide(group)
             except Outdated:
@@ -95,6 +99,7 @@ class _Attempt:
     def __init__(
         self,
         claims: Claims,
+        writer: ClaimWriter,
         counters: Counters,
         expiry: Expiry,
         connection: sa.Connection,
@@ -102,6 +107,7 @@ class _Attempt:
         joined: bool = False,
     ) -> None:
         self._claims = claims
+        self._writer = writer
         self._counters = counters
         self._expiry = expiry
         self._connection = connection
@@ -135,12 +141,12 @@ class _Attempt:
         for entry in entries:
             if entry.new:
                 entry.key = self._placed.pop(entry.id)
-        self._claims.write(self._connection, entries)
+        self._writer.write(self._connection, entries)
         self._counters.add(self._connection, self._charged.all())
 
     def undo(self) -> None:
         """Take back the rows of new claims that were not admitted."""
-        self._claims.remove(self._connection, list(self._placed.values()))
+        self._writer.remove(self._connection, list(self._placed.values()))
         self._placed.clear()
 
     # -- claims -------------------------------------------------------------------------------------------------
@@ -206,7 +212,7 @@ class _Attempt:
     def _place(self, new: Sequence[tuple[NewClaim, str | None]]) -> None:
         if any(claim.expires_in is not None for claim, _ in new):
             self._read_clock()
-        self._placed = self._claims.place(self._connection, new, self._ledger.now)
+        self._placed = self._writer.place(self._connection, new, self._ledger.now)
         for claim, _ in new:
             if claim.id not in self._placed:
                 self._know_obstacle(claim)

@@ -18,6 +18,7 @@ from delimiter.engines.sql.counters import Counters, Outdated
 from delimiter.engines.sql.databases import Clock, Database
 from delimiter.engines.sql.definitions import Definitions
 from delimiter.engines.sql.schema import Tables
+from delimiter.engines.sql.writing import ClaimWriter
 from delimiter.model import Scope, Violation
 
 __all__ = ["Expiry"]
@@ -36,11 +37,13 @@ class Expiry:
         clock: Clock,
         definitions: Definitions,
         claims: Claims,
+        writer: ClaimWriter,
         counters: Counters,
     ) -> None:
         self._database = database
         self._definitions = definitions
         self._claims = claims
+        self._writer = writer
         self._counters = counters
         c, a = tables.claims.c, tables.allocations.c
         ran_out = c.expires_at <= clock.now()
@@ -113,6 +116,6 @@ class Expiry:
         charged = self._counters.lock(connection, self._counters.ways(connection, starts), wait=wait)
         ledger = Ledger(path=charged.path, now=self._claims.now(connection))
         swept = [entry for entry in entries if ledger.expire(entry)]
-        self._claims.write(connection, swept)
+        self._writer.write(connection, swept)
         self._counters.add(connection, charged.all())
         return len(swept)

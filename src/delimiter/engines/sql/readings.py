@@ -33,15 +33,7 @@ class Readings:
         self._claims = claims
         self._now = clock.now
         self._statement = lru_cache(maxsize=64)(self._build)
-        c = tables.claims.c
         self._rows = sa.select(*claims.columns, clock.now().label("now"))
-        self._by_name = [
-            self._rows.where(c.claim_id == sa.bindparam("name")),
-            self._rows.where(c.live_external_id == sa.bindparam("name")),
-            self._rows.where(c.external_id == sa.bindparam("name"))
-            .order_by(c.ended_at.desc(), c.id.desc())
-            .limit(1),
-        ]
 
     # -- usage and limits ---------------------------------------------------------------------------------------
 
@@ -156,10 +148,10 @@ class Readings:
     # -- claims -------------------------------------------------------------------------------------------------
 
     def claim(self, connection: sa.Connection, id: str) -> Claim:
-        for statement in self._by_name:
-            if found := self._as_claims(connection, connection.execute(statement, {"name": id}).all()):
-                return found[0]
-        raise unknown_claim(id)
+        entry = self._claims.find(connection, id, lock=False)
+        if entry is None:
+            raise unknown_claim(id)
+        return entry.as_claim(self._claims.now(connection))
 
     def page(
         self, connection: sa.Connection, query: ClaimQuery, *, after: int, size: int

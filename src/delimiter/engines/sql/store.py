@@ -27,6 +27,7 @@ from delimiter.engines.sql.sums import Sums
 from delimiter.engines.sql.transactions import Transactions
 from delimiter.engines.sql.upgrade import upgrade
 from delimiter.engines.sql.upkeep import Upkeep
+from delimiter.engines.sql.writing import ClaimWriter
 from delimiter.errors import Conflict, InvalidRequest, Unsupported
 from delimiter.model import Claim, Decision, Drift, Overage, Resource, Scope, Usage
 
@@ -50,17 +51,16 @@ def open_sql(store: Any, options: OpenOptions) -> SqlEngine:
         return _join(store, options)
     try:
         url = sa.make_url(store)
+    except (ArgumentError, ValueError) as error:
+        raise InvalidRequest(f"this is no store URL: {error}") from error
+    try:
         on_loop = url.get_dialect().is_async
-        arguments = _owned_engine_arguments(url, options.timeout)
         if on_loop and not options.asynchronous:
-            raise InvalidRequest(
-                f"{url.drivername} is an asynchronous driver: open it with delimiter.aio.Delimiter"
-            )
+            raise InvalidRequest(f"{url.drivername} is asynchronous: open it with delimiter.aio.Delimiter")
+        arguments = _owned_engine_arguments(url, options.timeout)
         if on_loop:
             return SqlEngineOnLoop(create_async_engine(url, **arguments).sync_engine, options, owned=True)
         return SqlEngine(sa.create_engine(url, **arguments), options, owned=True)
-    except ArgumentError as error:
-        raise InvalidRequest(f"this is no store URL: {error}") from error
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise Unsupported(
             f"no driver for this URL ({error}); pip install 'delimiter[postgresql,mysql]'"
@@ -114,14 +114,17 @@ class SqlEngine(Engine):
         )
         self._definitions = Definitions(tables, database)
         self._claims = Claims(tables, database, self._clock, self._definitions)
+        writer = ClaimWriter(tables, database, self._clock, self._definitions)
         self._counters = Counters(tables, database, self._definitions)
         self._sums = Sums(tables)
-        self._expiry = Expiry(tables, database, self._clock, self._definitions, self._claims, self._counters)
-        self._changes = Changes(self._claims, self._counters, self._expiry)
+        self._expiry = Expiry(
+            tables, database, self._clock, self._definitions, self._claims, writer, self._counters
+        )
+        self._changes = Changes(self._claims, writer, self._counters, self._expiry)
         self._limits = Limits(tables, database, self._definitions, self._sums)
         self._readings = Readings(tables, self._clock, self._definitions, self._claims)
         self._upkeep = Upkeep(
-            tables, database, self._clock, self._definitions, self._claims, self._counters, self._sums
+            tables, database, self._clock, self._definitions, writer, self._counters, self._sums
         )
         self._ready = not options.create
         self._making = threading.Lock()

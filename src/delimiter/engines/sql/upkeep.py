@@ -7,13 +7,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from delimiter.engines.sql.claims import Claims
 from delimiter.engines.sql.counters import Counters
 from delimiter.engines.sql.databases import Clock, Database
 from delimiter.engines.sql.definitions import Definitions
 from delimiter.engines.sql.schema import Tables
 from delimiter.engines.sql.sums import Sums, whole
 from delimiter.engines.sql.transactions import Transactions
+from delimiter.engines.sql.writing import ClaimWriter
 from delimiter.model import Drift, Scope, ScopeKind
 
 __all__ = ["Upkeep"]
@@ -28,12 +28,12 @@ class Upkeep:
         database: Database,
         clock: Clock,
         definitions: Definitions,
-        claims: Claims,
+        writer: ClaimWriter,
         counters: Counters,
         sums: Sums,
     ) -> None:
         self._definitions = definitions
-        self._claims = claims
+        self._writer = writer
         self._counters = counters
         self._sums = sums
         self._table = tables.counters
@@ -62,7 +62,7 @@ class Upkeep:
 
     def prune(self, connection: sa.Connection, *, older_than: int, size: int) -> int:
         keys = list(connection.scalars(self._old, {"age": older_than, "size": size}))
-        self._claims.remove(connection, keys)
+        self._writer.remove(connection, keys)
         return len(keys)
 
     def drifts(self, transactions: Transactions, *, repair: bool) -> Iterator[Drift]:

@@ -1,0 +1,198 @@
+"""``doctor``: is the store there, can it be read and written, and does what it says add up?"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from delimiter import Delimiter, DelimiterError, Drift, Scope, Usage
+from delimiter.cli import failures, options, show
+from delimiter.cli.session import Session
+
+__all__ = ["doctor"]
+
+_STATES: Final = ("provisioned", "reserved", "expired", "released")
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was found; the fields are what ``--json`` prints."""
+
+    store: str
+    engine: str
+    schema_version: str | None
+    readable: bool = True
+    writable: bool | None = None
+    resources: int = 0
+    projects: int = 0
+    users: int = 0
+    claims: dict[str, int] = field(default_factory=dict)
+    over_quota: list[str] = field(default_factory=list)
+    drift: list[Drift] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
+
+    @property
+    def healthy(self) -> bool:
+        return self.writable is not False and not self.drift
+
+
+@click.command(epilog=options.examples("delimiter doctor"))
+@options.of_store
+@click.pass_obj
+def doctor(session: Session) -> int:
+    """Look the store over: reachable, readable, writable, and do its numbers add up?
+
+    It changes nothing. Exit status 1 if counters disagree with claims or nothing can be written.
+    """
+    with session.busy("Connecting …"):
+        facts = session.facts()
+    findings = Findings(session.shown_url(), facts.engine, facts.schema_version)
+    with session.handle() as quota, session.busy("Looking at every claim and counter …"):
+        _read(quota, findings)
+        _try_to_write(session, quota, findings)
+        findings.drift = list(quota.reconcile())
+    findings.advice = _advice(findings)
+    if session.as_json:
+        session.answer({"healthy": findings.healthy, **_fields(findings)})
+    else:
+        _say(session, findings)
+    return failures.DONE if findings.healthy else failures.REFUSED
+
+
+def _fields(findings: Findings) -> dict[str, Any]:
+    return {name: getattr(findings, name) for name in Findings.__slots__}
+
+
+def _read(quota: Delimiter, findings: Findings) -> None:
+    findings.resources = len(quota.resources())
+    projects: set[str] = set()
+    users: set[str] = set()
+    states: Counter[str] = Counter(dict.fromkeys(_STATES, 0))
+    for state in (None, "expired", "released"):
+        for claim in quota.claims(state=state):
+            states[claim.state] += 1
+            if claim.live:
+                projects.update(() if claim.project is None else (claim.project,))
+                users.update(() if claim.user is None else (claim.user,))
+    findings.claims = dict(states)
+    findings.projects, findings.users = len(projects), len(users)
+    findings.over_quota = _over_quota(quota, projects, users)
+
+
+def _over_quota(quota: Delimiter, projects: set[str], users: set[str]) -> list[str]:
+    scopes = [Scope.total()]
+    scopes += [Scope("project", name) for name in sorted(projects)]
+    scopes += [Scope("user", name) for name in sorted(users)]
+    return [
+        f"{resource} of {scope}: {used.used} of {used.limit}"
+        for scope in scopes
+        for resource, used in _usage(quota, scope).items()
+        if 0 <= used.limit < used.used
+    ]
+
+
+def _usage(quota: Delimiter, scope: Scope) -> dict[str, Usage]:
+    return quota.usage(
+        project=scope.name if scope.kind == "project" else None,
+        user=scope.name if scope.kind == "user" else None,
+    )
+
+
+def _try_to_write(session: Session, quota: Delimiter, findings: Findings) -> None:
+    """A claim in a transaction that is rolled back: as real a write as any, and nothing stays."""
+    from delimiter.cli import reach
+
+    name = f"delimiter doctor {uuid.uuid4()}"
+    asked = {resource.name: 1 for resource in quota.resources()}
+    room = quota.check(asked, user=name).available if asked else {}
+    with_room = next((name for name, most in room.items() if most != 0), None)
+    if with_room is None or not reach.is_sql(session.url()):
+        return
+    try:
+        with reach.engine_for(session.url(), timeout=session.timeout).connect() as connection:
+            connection.begin()
+            quota.claim({with_room: 1}, user=name, connection=connection)
+            connection.rollback()
+        findings.writable = True
+    except DelimiterError as error:
+        findings.writable = False
+        findings.advice.append(failures.masked(f"It cannot be written: {error}", secrets=session.secrets()))
+
+
+def _advice(findings: Findings) -> list[str]:
+    advice = list(findings.advice)
+    if not findings.resources:
+        advice.append("Define a first resource: `delimiter resource define NAME --max N`")
+    if findings.drift:
+        advice.append("`delimiter reconcile --repair` sets the counters right, beside live claims.")
+    if findings.over_quota:
+        advice.append(
+            "Over quota: nothing more is given there until enough is released, or the limit is raised."
+        )
+    if findings.claims["expired"]:
+        advice.append("Reservations ran out: `delimiter expire` sweeps them, `delimiter prune` forgets them.")
+    return advice
+
+
+def _say(session: Session, findings: Findings) -> None:
+    out = session.out
+    out.print(show.title("Delimiter's store", findings.store))
+    out.print()
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="quiet", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in _rows(findings):
+        table.add_row(label, value)
+    out.print(table)
+    out.print()
+    if findings.drift:
+        out.print(show.drift_table(findings.drift))
+    out.print(
+        show.done(out, "all is well")
+        if findings.healthy
+        else show.refused(out, "something is wrong with this store")
+    )
+    for sentence in findings.advice:
+        out.print(show.advice(out, sentence))
+
+
+def _rows(findings: Findings) -> list[tuple[str, Text]]:
+    claims = findings.claims
+    return [
+        ("engine", Text(findings.engine)),
+        ("schema version", Text(findings.schema_version or "none")),
+        ("readable", _yes_or_no(findings.readable)),
+        ("writable", _yes_or_no(findings.writable)),
+        ("resources", Text(f"{findings.resources:,}")),
+        ("live claims", Text(f"{claims['provisioned']:,} provisioned, {claims['reserved']:,} reserved")),
+        (
+            "charged to",
+            Text(f"{show.counted(findings.projects, 'project')}, {show.counted(findings.users, 'user')}"),
+        ),
+        (
+            "ended claims",
+            Text(f"{claims['released']:,} released, {claims['expired']:,} ran out (until pruned)"),
+        ),
+        (
+            "over quota",
+            Text("\n".join(findings.over_quota), style="near") if findings.over_quota else Text("nobody"),
+        ),
+        (
+            "drift",
+            Text(show.counted(len(findings.drift), "counter"), style="bad")
+            if findings.drift
+            else Text("none"),
+        ),
+    ]
+
+
+def _yes_or_no(value: object) -> Text:
+    if value is None:
+        return Text("not tried", style="quiet")
+    return Text("yes", style="good") if value else Text("no", style="bad")

@@ -1,0 +1,161 @@
+"""What goes wrong, as the command line tells it: one sentence, what to do next, and an exit status."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from delimiter import errors
+from delimiter.model import Violation
+
+__all__ = [
+    "DONE",
+    "REFUSED",
+    "UNREACHABLE",
+    "WRONG",
+    "CheckFailed",
+    "Failure",
+    "NothingThere",
+    "failure_of",
+    "masked",
+]
+
+#: The exit statuses.
+DONE: Final = 0
+REFUSED: Final = 1
+WRONG: Final = 2
+UNREACHABLE: Final = 3
+
+# A store that did not decide in time is not a refusal: a script must not tell its user "no quota" for it.
+_STATUSES: Final[tuple[tuple[type[Exception], int], ...]] = (
+    (errors.StoreUnavailable, UNREACHABLE),
+    (errors.Conflict, UNREACHABLE),
+    (errors.OverLimit, REFUSED),
+    (errors.BelowMinimum, REFUSED),
+    (errors.ClaimExpired, REFUSED),
+    (errors.ClaimReleased, REFUSED),
+    (errors.ClaimConflict, REFUSED),
+)
+
+_ADVICE: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (
+        errors.UnknownResource,
+        "`delimiter resource list` shows what is defined, `delimiter resource define` defines more.",
+    ),
+    (
+        errors.UnknownClaim,
+        "`delimiter claims` lists what is live, `delimiter claims --state released` what was.",
+    ),
+    (errors.ClaimExpired, "Claim anew: `delimiter claim` or `delimiter reserve`."),
+    (errors.ClaimReleased, "Claim anew: `delimiter claim` or `delimiter reserve`."),
+    (errors.ClaimConflict, "`delimiter claims` shows who holds it; take another id."),
+    (errors.Conflict, "Others keep the store busy: try again, or wait longer with `--timeout`."),
+)
+
+
+class CheckFailed(Exception):
+    """Something that was to be shown is not so."""
+
+
+class NothingThere(errors.StoreUnavailable):
+    """The database can be reached, or its file made, but nobody has made a store of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error, ready to be shown."""
+
+    kind: str
+    message: str
+    status: int
+    advice: str = ""
+    violations: tuple[Violation, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """``violations`` are there for the errors that have some."""
+        error: dict[str, Any] = {"kind": self.kind, "message": self.message}
+        if self.violations:
+            error["violations"] = list(self.violations)
+        if self.advice:
+            error["advice"] = self.advice
+        return {"error": error}
+
+
+def failure_of(error: Exception, *, secrets: Iterable[str] = ()) -> Failure:
+    """The failure that stands for an exception. Whatever it says, no password is in it."""
+    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), WRONG)
+    message = masked(_sentence(error), secrets=secrets)
+    violations = getattr(error, "violations", ())
+    if isinstance(error, CheckFailed):
+        return Failure("CheckFailed", message, REFUSED)
+    return Failure(_kind(error), message, status, _advice(error), tuple(violations))
+
+
+def _kind(error: Exception) -> str:
+    """The name that the interface knows it by."""
+    return next(
+        (kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__), "InternalError"
+    )
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return text[0].upper() + text[1:] if text.split(" ", 1)[0].isalpha() else text
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, errors.OverLimit) and error.violations:
+        return _advice_over_limit(error.violations)
+    if isinstance(error, errors.BelowMinimum):
+        return "`--force` does it all the same."
+    if isinstance(error, errors.StoreUnavailable):
+        return _advice_unreachable(error)
+    return next((advice for kind, advice in _ADVICE if isinstance(error, kind)), "")
+
+
+def _advice_over_limit(violations: tuple[Violation, ...]) -> str:
+    first = violations[0]
+    kind, _, name = first.scope.partition(":")
+    owner = f" --{kind} {_quoted(name)}" if name else ""
+    return (
+        f"Nothing was changed. Ask for no more than fits, release something (`delimiter claims{owner}`), or raise the"
+        f" limit (`delimiter limit set {_quoted(first.resource)}{owner} --max N`)."
+    )
+
+
+def _advice_unreachable(error: errors.StoreUnavailable) -> str:
+    if error.in_doubt and error.claim_id is not None:
+        return (
+            f"Run the same command again with `--id {_quoted(error.claim_id)}` to learn whether it happened."
+        )
+    if isinstance(error, NothingThere):
+        return (
+            "Check `--store`, or make the store by defining a first resource:"
+            " `delimiter resource define NAME --max N`"
+        )
+    return "`delimiter doctor` looks at the store; `--timeout` waits longer."
+
+
+def _quoted(word: str) -> str:
+    return word if re.fullmatch(r"[\w.:@%+/-]+", word) else "'" + word.replace("'", "'\\''") + "'"
+
+
+_IN_URL: Final = re.compile(r"(?P<before>[\w+.-]+://[^/?#\s:@]*:)(?P<password>[^\s]*)(?=@)")
+_IN_QUERY: Final = re.compile(
+    r"(?P<before>[?&](?:password|passwd|pwd|sslpassword)=)[^&\s'\"]+", re.IGNORECASE
+)
+
+
+def masked(text: str, *, secrets: Iterable[str] = ()) -> str:
+    """The text without passwords: those of any URL in it, and the ones that are known.
+
+    >>> masked("no answer from postgresql://bob:s3cret@db/quota")
+    'no answer from postgresql://bob:***@db/quota'
+    """
+    text = _IN_URL.sub(r"\g<before>***", text)
+    text = _IN_QUERY.sub(r"\g<before>***", text)
+    for secret in secrets:
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+    return text

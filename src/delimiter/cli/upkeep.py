@@ -1,0 +1,150 @@
+"""``usage``, ``claims``, and keeping the store in order: ``expire``, ``prune``, ``reconcile``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, get_args
+
+import click
+from rich.text import Text
+
+from delimiter.cli import as_json, failures, options, show
+from delimiter.cli.claim_rows import ClaimRows
+from delimiter.cli.session import Session
+from delimiter.model import ClaimState, Drift, Scope
+
+__all__ = ["claims", "expire", "prune", "reconcile", "usage"]
+
+
+@click.command(epilog=options.examples("delimiter usage", "delimiter usage --user john"))
+@options.of_one_scope
+@options.of_store
+@click.pass_obj
+def usage(session: Session, /, *, project: str | None, user: str | None) -> None:
+    """Show what one project, one user, or the whole deployment uses."""
+    with session.opened() as quota:
+        used = quota.usage(project=project, user=user)
+        if session.as_json:
+            session.answer(used)
+            return
+        units = {resource.name: resource.unit for resource in quota.resources()}
+    if not used:
+        session.out.print(show.nothing_defined(session.out))
+        return
+    scope = Scope.of(project=project, user=user)
+    session.out.print(show.title(f"Usage of {show.spoken(scope)}", session.shown_url()))
+    session.out.print()
+    session.out.print(show.usage_table(used, units))
+    session.out.print()
+    session.out.print(show.legend(session.out))
+
+
+@click.command(
+    epilog=options.examples(
+        "delimiter claims --user john", "delimiter claims --resource storage.gb --state expired"
+    )
+)
+@click.option("--project", metavar="NAME", help="Only this project's.")
+@click.option("--user", metavar="NAME", help="Only this user's.")
+@click.option("--resource", metavar="NAME", help="Only those that use this resource.")
+@click.option("--state", type=click.Choice(get_args(ClaimState)), help="Only those.  [default: what is live]")
+@options.of_store
+@click.pass_obj
+def claims(session: Session, /, *, state: ClaimState | None, **filters: Any) -> None:
+    """List claims in the order they were made, however many there are."""
+    with session.opened() as quota:
+        found = quota.claims(state=state, **filters)
+        if session.as_json:
+            for piece in as_json.streamed(found):
+                click.echo(piece, nl=False)
+            return
+        rows = ClaimRows(session.out)
+        for claim in found:
+            rows.print(claim)
+    if not rows.printed:
+        session.out.print(Text(f"No {state or 'live'} claims.", style="quiet"))
+
+
+@click.command(epilog=options.examples("delimiter expire"))
+@options.of_store
+@click.pass_obj
+def expire(session: Session) -> None:
+    """Sweep away the reservations that ran out.
+
+    They stopped counting when they ran out; this tidies up. Safe to run from cron, on several machines too.
+    """
+    with session.opened() as quota, session.busy("Sweeping …"):
+        count = quota.expire_reservations()
+    if session.as_json:
+        session.answer({"expired": count})
+        return
+    session.out.print(show.done(session.out, f"{show.counted(count, 'reservation')} swept"))
+
+
+@click.command(epilog=options.examples("delimiter prune --older-than 30d"))
+@click.option(
+    "--older-than",
+    metavar="TIME",
+    required=True,
+    type=options.DURATION,
+    help="Ended longer ago than this: 12h, 30d.",
+)
+@options.of_store
+@click.pass_obj
+def prune(session: Session, /, *, older_than: timedelta) -> None:
+    """Forget claims that ended long ago.
+
+    Until then a repeated command with the same id is recognised.
+    """
+    with session.opened() as quota, session.busy("Pruning …"):
+        count = quota.prune(older_than=older_than)
+    if session.as_json:
+        session.answer({"pruned": count})
+        return
+    session.out.print(show.done(session.out, f"{show.counted(count, 'ended claim')} forgotten"))
+
+
+@click.command(epilog=options.examples("delimiter reconcile", "delimiter reconcile --repair"))
+@click.option("--repair", is_flag=True, help="Set right what disagrees.")
+@options.of_store
+@click.pass_obj
+def reconcile(session: Session, /, *, repair: bool) -> int:
+    """Compare every counter with the claims charged to it.
+
+    Exit status 1 if something disagrees and was not repaired.
+    """
+    seen: list[Drift] = []
+    with session.opened() as quota:
+        found = _kept(quota.reconcile(repair=repair), seen)
+        if session.as_json:
+            for piece in as_json.streamed(found):
+                click.echo(piece, nl=False)
+        else:
+            with session.busy("Comparing counters with claims …"):
+                for _ in found:
+                    pass
+            _say_drift(session, seen, repair=repair)
+    return failures.DONE if all(drift.repaired for drift in seen) else failures.REFUSED
+
+
+def _kept(found: Iterator[Drift], seen: list[Drift]) -> Iterator[Drift]:
+    for drift in found:
+        seen.append(drift)
+        yield drift
+
+
+def _say_drift(session: Session, drifts: list[Drift], *, repair: bool) -> None:
+    if not drifts:
+        session.out.print(show.done(session.out, "every counter agrees with its claims"))
+        return
+    count = show.counted(len(drifts), "counter")
+    if repair:
+        session.out.print(show.done(session.out, f"{count} disagreed with the claims and were set right"))
+    else:
+        session.out.print(show.refused(session.out, f"{count} disagree with the claims."))
+    session.out.print(show.drift_table(drifts))
+    if not repair:
+        session.out.print(
+            show.advice(session.out, "`delimiter reconcile --repair` sets them right, beside live claims.")
+        )
