@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Final
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -283,10 +287,18 @@ def _end(stage: Stage, session: Session, *, seconds: float) -> None:
         )
     )
     out.print()
+    program = _program()
     for command in (
         f"export DELIMITER_STORE={session.shown_url()}",
-        "delimiter claim database.instances=2 storage.gb=1TB --user amrith",
-        "delimiter usage --user amrith",
-        "delimiter doctor",
+        f"{program} claim database.instances=2 storage.gb=1TB --user amrith",
+        f"{program} usage --user amrith",
+        f"{program} doctor",
     ):
         out.print(Text(f"  {command}", style="code"), soft_wrap=True)
+
+
+def _program() -> str:
+    """How to call the command from here: its name, or where it lies if that is not on the PATH (`make demo`)."""
+    if shutil.which("delimiter") is not None or Path(sys.argv[0]).name != "delimiter":
+        return "delimiter"
+    return os.path.relpath(sys.argv[0])
