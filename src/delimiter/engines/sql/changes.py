@@ -70,7 +70,8 @@ class Changes:
         return answers
 
     def _decide_group_joined(self, connection: sa.Connection, group: Sequence[Change]) -> list[Answer]:
-        for _ in range(_ATTEMPTS):
+        attempts = 0
+        while attempts < _ATTEMPTS:
             attempt = _Attempt(
                 self._claims, self._writer, self._counters, self._expiry, connection, joined=True
             )
@@ -78,7 +79,8 @@ class Changes:
                 answers = attempt.decide(group)
             except Outdated:
                 attempt.undo()
-            except RunOut as run_out:
+                attempts += 1
+            except RunOut as run_out:  # however many there are: each time some are gone
                 attempt.undo()
                 if not self._expiry.sweep_keys(connection, run_out.keys, wait=False):
                     raise Conflict(

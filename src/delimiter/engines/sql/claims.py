@@ -123,21 +123,24 @@ class Claims:
         known = {entry.id: entry for entry in roots}
         below: list[Entry] = []
         unsearched = [entry.id for entry in known.values() if entry.children]
+        # Where a read of the present locks, it comes second: rows are locked for writing first, in their order.
+        present = self._database.current(self._children)
+        search = self._children
         while unsearched:
             keys: list[int] = []
             level = unsearched
             while level:
                 rows = [
-                    row
-                    for part in chunks(level)
-                    for row in connection.execute(self._database.current(self._children), {"parents": part})
+                    row for part in chunks(level) for row in connection.execute(search, {"parents": part})
                 ]
                 keys.extend(row.id for row in rows if row.claim_id not in known)
                 level = [row.claim_id for row in rows if row.children and row.claim_id not in known]
             found = [entry for entry in self.lock_keys(connection, keys) if entry.id not in known]
             known.update((entry.id, entry) for entry in found)
             below.extend(found)
-            unsearched = [entry.id for entry in known.values() if entry.children] if found else []
+            again = bool(found) or search is not present
+            unsearched = [entry.id for entry in known.values() if entry.children] if again else []
+            search = present
         return below
 
     def with_amounts(self, connection: sa.Connection, rows: Sequence[Any]) -> list[Entry]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 
@@ -18,6 +19,7 @@ from delimiter.engines.records import Counter
 from delimiter.engines.sql.databases import Database
 from delimiter.engines.sql.definitions import Definitions
 from delimiter.engines.sql.schema import Tables
+from delimiter.errors import Conflict
 from delimiter.model import Scope
 
 __all__ = ["Counters", "Outdated"]
@@ -54,6 +56,8 @@ class Counters:
         self._database = database
         self._definitions = definitions
         self._ways: dict[Start, _Way] = {}
+        #: Counters made in transactions that are still open: nobody else sees them, and they may be rolled back.
+        self._made: WeakKeyDictionary[Any, set[Start]] = WeakKeyDictionary()
         c = tables.counters.c
         by_id = sa.select(
             c.id, c.resource_id, c.kind, c.scope, c.used, c.reserved, c.maximum, c.minimum, c.generation
@@ -87,8 +91,10 @@ class Counters:
         found.update(read)
         unmade = missing - read.keys()
         if not unmade:
-            self._remember(read)
+            made = self._made.get(connection.get_transaction(), ())
+            self._remember({start: way for start, way in read.items() if start not in made})
             return found
+        self._made.setdefault(connection.get_transaction(), set()).update(unmade)
         self._make(connection, unmade)
         # All of them again: the definitions are locked only now, and a way read before may be old already. Nothing is
         # remembered of this transaction: if it is rolled back, so are the counters it made.
@@ -142,6 +148,10 @@ class Counters:
         finds the new counter. All are made before any counter is locked, in one order.
         """
         definitions = self._definitions.locked(connection, sorted({resource for resource, _ in starts}))
+        if self._database.plain_reads_lag and not self._definitions.are_seen(
+            connection, definitions.values()
+        ):
+            raise Conflict("limits have changed since the transaction's snapshot; start it anew")
         for resource, scope in sorted(starts):
             definition = definitions[resource]
             own = connection.execute(

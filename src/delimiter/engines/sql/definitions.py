@@ -23,6 +23,7 @@ class Definition:
     id: int
     resource: Resource
     defined: bool
+    version: int
 
 
 class Definitions:
@@ -40,6 +41,7 @@ class Definitions:
         by_ids = database.by_key(by_ids, tables.resources)
         self._shared = database.locked(by_ids, share=True)
         self._exclusive = database.locked(by_ids)
+        self._versions = sa.select(r.id, r.version).where(r.id.in_(sa.bindparam("ids", expanding=True)))
 
     def id_of(self, connection: sa.Connection, name: str) -> int:
         """A resource's number; :class:`UnknownResource` if it was never defined."""
@@ -68,11 +70,22 @@ class Definitions:
         """The definitions as they are, locked in order of their numbers: shared, or against everybody."""
         ids = sorted(self.id_of(connection, name) for name in names)
         rows = connection.execute(self._exclusive if exclusive else self._shared, {"ids": ids}).all()
-        found = {row.name: Definition(row.id, resource_of(row), bool(row.defined)) for row in rows}
+        found = {
+            row.name: Definition(row.id, resource_of(row), bool(row.defined), row.version) for row in rows
+        }
         for name in names:
             if name not in found or not found[name].defined:
                 raise unknown_resource(name)
         return found
+
+    def are_seen(self, connection: sa.Connection, locked: Iterable[Definition]) -> bool:
+        """Whether the transaction's snapshot shows these as they are on the locked rows.
+
+        Every change of a limit raises the version: where it is old, so are the counters that a plain read shows.
+        """
+        versions = {definition.id: definition.version for definition in locked}
+        rows = connection.execute(self._versions, {"ids": sorted(versions)})
+        return {row.id: row.version for row in rows} == versions
 
 
 def resource_of(row: Any) -> Resource:

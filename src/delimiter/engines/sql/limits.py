@@ -69,7 +69,7 @@ class Limits:
                 raise Conflict("the definition was made and withdrawn meanwhile")
         if not row.defined or resource_of(row) != resource:
             self._write(connection, row.id, {**values, "defined": 1})
-        self._bring_up_to_date(connection, Definition(row.id, resource, defined=True))
+        self._bring_up_to_date(connection, Definition(row.id, resource, defined=True, version=row.version))
 
     def undefine(self, connection: sa.Connection, name: str) -> None:
         definition = self._definitions.locked(connection, [name], exclusive=True)[name]

@@ -75,7 +75,7 @@ class ClaimWriter:
     def place(
         self, connection: sa.Connection, claims: Iterable[tuple[NewClaim, str | None]], now: int
     ) -> dict[str, int]:
-        """Insert the rows of new claims (each with its parent's own id), in order of id; the keys of those inserted.
+        """Insert the rows of new claims (each with its parent's own id), parents first; the keys of those inserted.
 
         An id (or a live external id) that another transaction is just inserting is waited for here, at the unique
         key, before any counter is locked: whoever repeats a request in doubt learns its outcome.
@@ -95,7 +95,7 @@ class ClaimWriter:
                 "children": 0,
                 "version": 0,
             }
-            for claim, parent in sorted(claims, key=lambda pair: pair[0].id)
+            for claim, parent in _parents_first(claims)
         ]
         if not rows:
             return {}
@@ -179,3 +179,12 @@ class ClaimWriter:
         table = dialect.identifier_preparer.format_table(self._allocations).replace(":", "\\:")
         rows = (f"({', '.join(f':{column}{n}' for column in columns)})" for n in range(count))
         return sa.text(f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join(rows)}")  # noqa: S608 - our own names
+
+
+def _parents_first(claims: Iterable[tuple[NewClaim, str | None]]) -> list[tuple[NewClaim, str | None]]:
+    """By generation, then by id: rows are locked by number, and whoever locks a tree begins at its root."""
+    listed = list(claims)
+    depth: dict[str, int] = {}
+    for claim, parent in listed:  # a parent in the list stands before its children
+        depth[claim.id] = 0 if parent is None else depth.get(parent, -1) + 1
+    return sorted(listed, key=lambda pair: (depth[pair[0].id], pair[0].id))
