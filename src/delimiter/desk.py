@@ -247,7 +247,11 @@ class Desk:
         writes, which is how a well-known peer oversubscribes.
         """
         if connection is not None:
-            return call()
+            try:
+                return call()
+            except StoreUnavailable as error:
+                error.claim_id = claim_id
+                raise
         deadline = time.monotonic() + self._timeout
         longest = _FIRST_PAUSE
         in_doubt = False
@@ -257,7 +261,7 @@ class Desk:
             except (Conflict, StoreUnavailable) as error:
                 in_doubt = in_doubt or getattr(error, "in_doubt", False)
                 if not (error.retryable or in_doubt):
-                    raise
+                    raise self._gave_up(error, claim_id, in_doubt=False) from error
                 pause = random.uniform(0, longest)  # noqa: S311 - jitter, so that those who met do not meet again
                 if time.monotonic() + pause > deadline:
                     raise self._gave_up(error, claim_id, in_doubt=in_doubt) from error
@@ -273,7 +277,9 @@ class Desk:
                 " something, hand that over as connection="
             )
         advice = "; it may have happened: call again with the same id to settle it" if in_doubt else ""
-        return StoreUnavailable(f"{error}{advice}", claim_id=claim_id, in_doubt=in_doubt)
+        return StoreUnavailable(
+            f"{error}{advice}", claim_id=claim_id, in_doubt=in_doubt, retryable=error.retryable
+        )
 
     def _until_none(self, step: Callable[[], int]) -> int:
         done = 0

@@ -240,7 +240,7 @@ class Engine(ABC):
 
     @abstractmethod
     def sweep(self, *, size: int) -> int:
-        """End up to ``size`` reservations that ran out, in one transaction; how many. 0: none is left to sweep."""
+        """End up to ``size`` reservations that ran out, in one transaction; how many. 0: none is left that is free."""
 
     @abstractmethod
     def prune(self, *, older_than: int, size: int) -> int:

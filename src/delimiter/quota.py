@@ -28,7 +28,8 @@ class Delimiter(Desk):
     ``store`` is a URL (``sqlite:///quota.db``, ``postgresql+psycopg://…``, ``mysql+pymysql://…``, ``memory://``) or
     an ``sqlalchemy.Engine`` the service already has. Opening does no I/O. ``create=True`` makes or upgrades the
     tables at the first call, safely when many processes start at once; ``create=False`` never issues DDL. ``schema``
-    and ``table_prefix`` say where the tables lie. ``timeout`` is in seconds, for one call in a transaction of its own.
+    and ``table_prefix`` say where the tables lie. ``timeout`` (seconds) bounds one call in a transaction of
+    its own: waiting for locks, and trying again. (A server that stops in the middle of an answer is for TCP to notice.)
 
     Where ``connection=`` is given (a ``Connection`` or ``Session`` in a transaction), the change commits or rolls back
     with the caller's own rows: after ``OverLimit`` the transaction is usable, after ``Conflict`` the caller must roll

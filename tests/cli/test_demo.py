@@ -71,7 +71,7 @@ def test_its_store_is_what_the_story_says(played):
 def test_the_commands_it_ends_with_work(played, installed):
     folder, done = played
     lines = [line.strip() for line in done.stdout.splitlines() if line.startswith("  ")]
-    commands = [line.split() for line in lines if line.startswith("delimiter ")]
+    commands = [line.split() for line in lines if line.partition(" ")[0].endswith("delimiter")]
     assert len(commands) == 3
     assert f"export DELIMITER_STORE=sqlite:///{'delimiter-demo.db'}" in lines
     for _, *arguments in commands:

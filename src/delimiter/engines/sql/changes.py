@@ -1,8 +1,10 @@
 """Deciding changes in a transaction: lock the claims, place the new ones, lock the counters, decide, write.
 
-The order is the same for every verb, and is what keeps two operations from waiting for each other: definitions of
-resources only while a scope's first counter is made, claims by their row's number, the unique keys of new claims,
-then counters by theirs. Only what has been locked is decided on; only SQL happens here: no waiting, no trying again.
+The order is the same for every verb, and is what keeps operations from waiting for each other: claims by their row's
+number, the unique keys of new claims, the definitions of resources while a scope's first counter is made, then
+counters by their number. (An external id given by ``provision`` meets its unique key only at the end: should another
+claim take it at that very moment, the database finds the deadlock and one of the two begins anew.) Only what has been
+locked is decided on; only SQL happens here: no waiting, no trying again.
 """
 
 from __future__ import annotations
@@ -164,7 +166,7 @@ class _Attempt:
         )
         targets = [change.id for change in changes if not isinstance(change, Admit)]
         named = [*targets, *(name for name in parents if name not in listed)]
-        self._know(self._claims.lock_named(self._connection, named))
+        self._know(self._claims.lock_named(self._connection, named, joined=self._joined))
         roots = []
         for change in changes:
             with suppress(UnknownClaim):
@@ -221,7 +223,7 @@ class _Attempt:
 
     def _know_obstacle(self, claim: NewClaim) -> None:
         """Why a row could not be placed: its id is known (a replay), or its external id is in use."""
-        entry = self._claims.lock_own(self._connection, claim.id)
+        entry = self._claims.replayed(self._connection, claim.id)
         if entry is not None:
             self._know([entry])
             return
@@ -255,6 +257,8 @@ class _Attempt:
 
     def _starts(self, change: Change) -> Iterator[Start]:
         """Where the charges of a change begin: every resource with every owner, before and after."""
+        if isinstance(change, Renew):
+            return
         if isinstance(change, Admit):
             for claim in change.claims:
                 if claim.id not in self._ledger.entries:
@@ -263,6 +267,8 @@ class _Attempt:
         try:
             root = self._ledger.find(change.id)
         except UnknownClaim:
+            return
+        if isinstance(change, Provision) and root.state == "provisioned":
             return
         for entry in self._ledger.subtree(root) if isinstance(change, Release | Transfer) else (root,):
             if not entry.ended:
@@ -274,7 +280,11 @@ class _Attempt:
 
     def _look_for_expired(self, refusal: OverLimit) -> None:
         """A refusal is not true while reservations that ran out are still counted."""
-        keys = self._expiry.in_the_way(self._connection, refusal.violations, joined=self._joined)
+        reserved = {(c.resource, str(c.scope)) for c in self._charged.all() if c.reserved}
+        violations = [v for v in refusal.violations if (v.resource, v.scope) in reserved]
+        if not violations:  # the locked counters tell: nothing is reserved where there is no room
+            return
+        keys = self._expiry.in_the_way(self._connection, violations, joined=self._joined)
         if keys:
             raise RunOut(keys)
 
@@ -293,10 +303,10 @@ def _independent(changes: Sequence[Change]) -> list[Sequence[Change]]:
     """The changes as one group, or one by one where one of them names what another makes or changes."""
     if len(changes) == 1:
         return [changes]
-    if any(
-        isinstance(change, Transfer) for change in changes
-    ):  # the ways of what moves are known only afterwards
+        # The ways of what moves are known only afterwards; an external id may be one that another change sets free.
+    if any(isinstance(change, Transfer) or _names_outside(change) for change in changes):
         return [[change] for change in changes]
+
     made: set[str] = set()
     for change in changes:
         touched = set(_touched(change))
@@ -306,16 +316,17 @@ def _independent(changes: Sequence[Change]) -> list[Sequence[Change]]:
     return [changes]
 
 
+def _names_outside(change: Change) -> bool:
+    if isinstance(change, Admit):
+        return any(claim.external_id is not None for claim in change.claims)
+    return isinstance(change, Provision) and change.external_id is not None
+
+
 def _touched(change: Change) -> Iterator[str]:
     if isinstance(change, Admit):
-        for claim in change.claims:
-            yield claim.id
-            if claim.external_id is not None:
-                yield claim.external_id
+        yield from (claim.id for claim in change.claims)
     else:
         yield change.id
-        if isinstance(change, Provision) and change.external_id is not None:
-            yield change.external_id
 
 
 def _named(change: Change) -> Iterator[str]:

@@ -9,18 +9,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from delimiter.engines.records import Entry
+from delimiter.engines.sql.chunking import chunks
 from delimiter.engines.sql.databases import Clock, Database
 from delimiter.engines.sql.definitions import Definitions
 from delimiter.engines.sql.schema import Tables
 
-__all__ = ["Claims", "chunks"]
-
-#: Rows named in one statement.
-_CHUNK: Final = 400
-
-
-def chunks(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
-    return (items[at : at + _CHUNK] for at in range(0, len(items), _CHUNK))
+__all__ = ["Claims"]
 
 
 class Claims:
@@ -79,9 +73,13 @@ class Claims:
                 return entry
         return None
 
-    def lock_own(self, connection: sa.Connection, id: str) -> Entry | None:
-        """Lock the claim that has this as its own id."""
-        return self._first(connection, self._database.locked(self._find["own id"]), id)
+    def replayed(self, connection: sa.Connection, id: str) -> Entry | None:
+        """The claim that has this as its own id, held as it is.
+
+        Shared: the attempt to insert the same id holds the row like that already, on MariaDB, and two requests that
+        are repeated at once must not wait for each other.
+        """
+        return self._first(connection, self._database.locked(self._find["own id"], share=True), id)
 
     def holder(self, connection: sa.Connection, external_id: str) -> Entry | None:
         """The unswept claim that holds an external id; not locked."""
@@ -91,22 +89,44 @@ class Claims:
         row = connection.execute(statement, {"name": name}).first()
         return None if row is None else self.with_amounts(connection, [row])[0]
 
-    def lock_named(self, connection: sa.Connection, names: Iterable[str]) -> list[Entry]:
+    def lock_named(self, connection: sa.Connection, names: Iterable[str], *, joined: bool) -> list[Entry]:
         """Lock the claims of these ids or external ids that exist, in order of their rows."""
         wanted = sorted(set(names))
         if not wanted:
             return []
-        if len(wanted) == 1:
+        lagging = joined and self._database.plain_reads_lag
+        if len(wanted) == 1 and not lagging:
             entry = self.find(connection, wanted[0], lock=True)
             return [] if entry is None else [entry]
+        keys = self._keys_of(connection, wanted)
+        locked = self.lock_keys(connection, keys.values())
+        if lagging:
+            locked += self._lock_unseen(connection, wanted, keys, locked)
+        return locked
+
+    def _keys_of(self, connection: sa.Connection, names: Sequence[str]) -> dict[str, int]:
+        """Found without locks: a locking search for what is not there would lock the gap where others insert."""
         keys = {}
-        for part in chunks(wanted):
+        for part in chunks(names):
             for row in connection.execute(self._resolve, {"names": part}):
                 keys[row.claim_id] = row.id
-        for name in wanted:
+        for name in names:
             if name not in keys and (entry := self.find(connection, name, lock=False)) is not None:
                 keys[name] = entry.key
-        return self.lock_keys(connection, keys.values())
+        return keys
+
+    def _lock_unseen(
+        self,
+        connection: sa.Connection,
+        names: Sequence[str],
+        keys: Mapping[str, int],
+        locked: Sequence[Entry],
+    ) -> list[Entry]:
+        """What a snapshot does not show, or shows under a name it no longer has: searched for in the present."""
+        present = {entry.key: entry for entry in locked}
+        unseen = [name for name in names if not _still_called(name, present.get(keys.get(name, 0)))]
+        found = (self.find(connection, name, lock=True) for name in unseen)
+        return [entry for entry in found if entry is not None and entry.key not in present]
 
     def lock_keys(self, connection: sa.Connection, keys: Iterable[int]) -> list[Entry]:
         rows: list[Any] = []
@@ -170,3 +190,7 @@ class Claims:
             key=row.id,
             children=row.children,
         )
+
+
+def _still_called(name: str, entry: Entry | None) -> bool:
+    return entry is not None and (entry.id == name or (entry.external_id == name and not entry.ended))

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import sqlalchemy as sa
 
 from delimiter.engines.records import Counter
+from delimiter.engines.sql.chunking import chunks
 from delimiter.engines.sql.databases import Database
 from delimiter.engines.sql.definitions import Definitions
 from delimiter.engines.sql.schema import Tables
@@ -24,8 +25,8 @@ from delimiter.model import Scope
 
 __all__ = ["Counters", "Outdated"]
 
-#: Rows named in one statement.
-_CHUNK: Final = 400
+#: Ways read by one statement: each is a term of its WHERE, of which SQLite takes no more than a thousand.
+_STARTS: Final = 200
 
 #: Ways remembered; beyond that all are forgotten and found again.
 _MOST_REMEMBERED: Final = 100_000
@@ -96,8 +97,8 @@ class Counters:
             return found
         self._made.setdefault(connection.get_transaction(), set()).update(unmade)
         self._make(connection, unmade)
-        # All of them again: the definitions are locked only now, and a way read before may be old already. Nothing is
-        # remembered of this transaction: if it is rolled back, so are the counters it made.
+        # All of them again: the definitions are locked only now, and a way read before may be old already. What this
+        # transaction made is not remembered: if it is rolled back, the counters are gone too.
         found.update(self._read_ways(connection, missing))
         if missing - found.keys():
             raise Outdated  # made, and not to be seen: a snapshot from before
@@ -113,6 +114,12 @@ class Counters:
             self._ways.pop(start, None)
 
     def _read_ways(self, connection: sa.Connection, starts: Iterable[Start]) -> dict[Start, _Way]:
+        found: dict[Start, _Way] = {}
+        for part in chunks(sorted(starts), _STARTS):
+            found.update(self._read_some_ways(connection, part))
+        return found
+
+    def _read_some_ways(self, connection: sa.Connection, starts: Sequence[Start]) -> dict[Start, _Way]:
         """One statement, so that a counter's generation and the counters above it are of the same moment."""
         by_resource: dict[int, set[tuple[str, str]]] = {}
         names: dict[int, str] = {}
@@ -121,16 +128,13 @@ class Counters:
             names[id] = resource
             by_resource.setdefault(id, {("total", "")}).add((scope.kind, scope.name))
         c = self._table.c
+        wanted = (
+            sa.and_(c.resource_id == id, c.kind == kind, c.scope == scope)
+            for id, scopes in sorted(by_resource.items())
+            for kind, scope in sorted(scopes)
+        )
         rows = connection.execute(
-            sa.select(c.id, c.resource_id, c.kind, c.scope, c.generation).where(
-                sa.or_(
-                    *(
-                        sa.and_(c.resource_id == id, c.kind == kind, c.scope == scope)
-                        for id, scopes in sorted(by_resource.items())
-                        for kind, scope in sorted(scopes)
-                    )
-                )
-            )
+            sa.select(c.id, c.resource_id, c.kind, c.scope, c.generation).where(sa.or_(*wanted))
         ).all()
         totals = {row.resource_id: row.id for row in rows if row.kind == "total"}
         return {
@@ -168,7 +172,8 @@ class Counters:
                     "reserved": 0,
                     "maximum": maximum if own is None or own.maximum is None else own.maximum,
                     "minimum": minimum if own is None or own.minimum is None else own.minimum,
-                    "generation": 0,
+                    # A rolled-back counter's number may be given again; then its generation must not be.
+                    "generation": definition.version,
                 },
             )
 
@@ -182,10 +187,8 @@ class Counters:
         ids = sorted({id for way in ways.values() for id in (way.own, *way.above)})
         statement = self._lock if wait else self._try_lock
         rows: dict[int, Any] = {}
-        for at in range(0, len(ids), _CHUNK):
-            rows.update(
-                (row.id, row) for row in connection.execute(statement, {"ids": ids[at : at + _CHUNK]})
-            )
+        for part in chunks(ids):
+            rows.update((row.id, row) for row in connection.execute(statement, {"ids": part}))
         if not all(self._is_way(connection, start, way, rows) for start, way in ways.items()):
             self.forget(ways)
             raise Outdated
@@ -218,8 +221,7 @@ class Counters:
     def add(self, connection: sa.Connection, counters: Iterable[Counter]) -> None:
         """Write what was decided, onto the value that stands on the row."""
         changed = [counter for counter in counters if counter.used_change or counter.reserved_change]
-        for at in range(0, len(changed), _CHUNK):
-            part = changed[at : at + _CHUNK]
+        for part in chunks(changed):
             both = any(counter.reserved_change for counter in part)
             values: dict[str, int] = {}
             for number, counter in enumerate(part):

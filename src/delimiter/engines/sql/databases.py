@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from delimiter.errors import Unsupported
 
-__all__ = ["Clock", "Database", "Fault", "database_of"]
+__all__ = ["Clock", "Database", "Fault", "connect_args", "database_of", "milliseconds"]
 
 S = TypeVar("S", bound=Any)
 
@@ -51,7 +51,8 @@ class Database:
     plain_reads_lag: bool = False
     #: READ COMMITTED must be asked for: the default is higher, or unknown.
     isolation: str | None = "READ COMMITTED"
-    connect_args: Callable[[float], dict[str, Any]] = field(default=lambda _: {})
+    #: How each driver that is known well is told to bound its waits (seconds); other drivers keep their own ways.
+    connect_args: Mapping[str, Callable[[float], dict[str, Any]]] = field(default_factory=dict)
     #: On connections of the service's own engine, for one transaction: bound the waits for locks (with the timeout in
     #: milliseconds and seconds to fill in), and put back what was.
     bound_waits: str | None = None
@@ -106,7 +107,42 @@ def _mysql_code(error: BaseException) -> Any:
 
 
 def _postgresql_code(error: BaseException) -> Any:
-    return getattr(error, "sqlstate", None)
+    return getattr(error, "sqlstate", None) or getattr(
+        error, "pgcode", None
+    )  # psycopg 3 and asyncpg, psycopg2
+
+
+def _psycopg_arguments(timeout: float) -> dict[str, Any]:
+    return {
+        "connect_timeout": max(2, round(timeout)),
+        "tcp_user_timeout": milliseconds(timeout),  # a server that is cut off is noticed
+        # A lock that is not to be had within one call's time is a Conflict, not a thread that hangs.
+        "options": f"-c lock_timeout={milliseconds(timeout)}",
+    }
+
+
+def _pymysql_arguments(timeout: float) -> dict[str, Any]:
+    return {
+        "connect_timeout": max(2, round(timeout)),
+        "init_command": f"SET SESSION innodb_lock_wait_timeout = {max(1, round(timeout))}",
+    }
+
+
+def milliseconds(timeout: float) -> int:
+    """As PostgreSQL takes it: whole, above 0 (which would mean for ever), and 32 bits."""
+    return min(max(1, round(timeout * 1000)), 2**31 - 1)
+
+
+def connect_args(url: sa.URL, timeout: float) -> dict[str, Any]:
+    """How Delimiter connects to a database of its own; what the URL says stays, or is added to."""
+    database = database_of(url.get_dialect()())
+    build = database.connect_args.get(url.get_driver_name())
+    arguments = {} if build is None else build(timeout)
+    for name in [name for name in arguments if name in url.query]:
+        ours = arguments.pop(name)
+        if name == "options":
+            arguments[name] = f"{url.query[name]} {ours}"
+    return arguments
 
 
 _SQLITE: Final = Database(
@@ -119,7 +155,7 @@ _SQLITE: Final = Database(
     row_locks=False,
     remote=False,
     isolation=None,
-    connect_args=lambda timeout: {"timeout": timeout},
+    connect_args=dict.fromkeys(("pysqlite", "aiosqlite"), lambda timeout: {"timeout": timeout}),
 )
 
 _POSTGRESQL: Final = Database(
@@ -141,12 +177,7 @@ _POSTGRESQL: Final = Database(
     },
     insert_ignoring=lambda table: postgresql.insert(table).on_conflict_do_nothing(),
     no_key_update=True,
-    connect_args=lambda timeout: {
-        "connect_timeout": max(2, round(timeout)),
-        "tcp_user_timeout": max(2000, round(timeout * 1000)),  # a server that is cut off is noticed
-        # A lock that is not to be had within one call's time is a Conflict, not a thread that hangs.
-        "options": f"-c lock_timeout={max(1, round(timeout * 1000))}",
-    },
+    connect_args=dict.fromkeys(("psycopg", "psycopg_async"), _psycopg_arguments),
     bound_waits="SET LOCAL lock_timeout = {milliseconds}",
 )
 
@@ -170,10 +201,7 @@ _MARIADB: Final = Database(
     insert_ignoring=lambda table: sa.insert(table).prefix_with("IGNORE"),
     hint="FORCE INDEX (PRIMARY)",
     plain_reads_lag=True,
-    connect_args=lambda timeout: {
-        "connect_timeout": max(2, round(timeout)),
-        "init_command": f"SET SESSION innodb_lock_wait_timeout = {max(1, round(timeout))}",
-    },
+    connect_args=dict.fromkeys(("pymysql", "asyncmy"), _pymysql_arguments),
     bound_waits="SET @delimiter_wait = @@innodb_lock_wait_timeout, SESSION innodb_lock_wait_timeout = {seconds}",
     unbound_waits="SET SESSION innodb_lock_wait_timeout = @delimiter_wait",
 )

@@ -49,13 +49,12 @@ class Expiry:
         ran_out = c.expires_at <= clock.now()
         due = sa.select(*claims.columns).where(ran_out).order_by(c.expires_at).limit(sa.bindparam("size"))
         self._due = database.locked(due, skip_locked=True)
-        holds = sa.exists().where(a.claim == c.id, a.resource_id == sa.bindparam("resource_id"))
+        # Joined, not in a sub-select: a locking read sees the present of the tables it locks, and of no others.
+        of_resource = sa.select(c.id).join(tables.allocations, a.claim == c.id)
+        of_resource = of_resource.where(ran_out, a.resource_id == sa.bindparam("resource_id")).limit(_AT_ONCE)
         name = sa.bindparam("name", type_=c.project_id.type)
         charged = {"total": sa.true(), "project": c.project_id == name, "user": c.user_id == name}
-        self._in_the_way = {
-            kind: sa.select(c.id).where(ran_out, owner, holds).limit(_AT_ONCE)
-            for kind, owner in charged.items()
-        }
+        self._in_the_way = {kind: of_resource.where(owner) for kind, owner in charged.items()}
         self._free_in_the_way = {
             kind: database.locked(found, skip_locked=True) for kind, found in self._in_the_way.items()
         }

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 
 from delimiter.engine import Keep, LimitChange
-from delimiter.engines.sql.claims import chunks
+from delimiter.engines.sql.chunking import chunks
 from delimiter.engines.sql.databases import Database
 from delimiter.engines.sql.definitions import Definition, Definitions, resource_of
 from delimiter.engines.sql.schema import Tables

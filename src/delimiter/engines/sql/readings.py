@@ -1,4 +1,4 @@
-"""Reading usage, limits and claims: without locks, each in one statement, and so of one moment.
+"""Reading without locks: usage, limits and checks each in one statement, and so of one moment; and claims.
 
 Reservations that ran out are left out wherever they are still counted.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -22,6 +22,9 @@ from delimiter.model import UNLIMITED, Claim, Decision, Scope, ScopeKind, Usage,
 from delimiter.refusals import unknown_claim, unknown_resource
 
 __all__ = ["Readings"]
+
+
+_NOW: Final = sa.bindparam("now", type_=sa.BigInteger)
 
 
 class Readings:
@@ -83,6 +86,8 @@ class Readings:
         """A row for each defined resource and scope, by resource, then in the order of the scopes."""
         statement = self._statement(tuple(scope.kind for scope in scopes), derive, names is not None)
         values: dict[str, Any] = {f"scope{number}": scope.name for number, scope in enumerate(scopes)}
+        # Bound as a value: compared with a sub-select, PostgreSQL would take a third of all reservations for due.
+        values["now"] = self._claims.now(connection)
         if names is not None:
             values["names"] = list(names)
         rows = connection.execute(statement, values).all()
@@ -126,7 +131,7 @@ class Readings:
         return (
             sa.select(a.resource_id, *halves(a.amount, "gone"))
             .select_from(self._tables.claims.join(self._tables.allocations, a.claim == c.id))
-            .where(c.expires_at <= self._now(), owner)
+            .where(c.expires_at <= _NOW, owner)
             .group_by(a.resource_id)
             .subquery()
         )
@@ -140,7 +145,7 @@ class Readings:
             sa.select(a.resource_id, *halves(a.amount, "derived_used"), *halves(reserved, "derived_reserved"))
             .select_from(self._tables.claims.join(self._tables.allocations, a.claim == c.id))
             .where(c.state.in_(("reserved", "provisioned")), a.resource_id.not_in(counted))
-            .where(sa.or_(c.expires_at.is_(None), c.expires_at > self._now()))
+            .where(sa.or_(c.expires_at.is_(None), c.expires_at > _NOW))
             .group_by(a.resource_id)
             .subquery()
         )

@@ -1,8 +1,10 @@
 """The tables (T8), for whatever prefix and schema the service chose. :mod:`.migrations` makes exactly these.
 
 Names and ids compare byte by byte on every database: ``John``, ``john`` and ``john `` are three users. Times are whole
-microseconds since 1970 (UTC) by the database's clock. Two references are left to the code on purpose: a foreign key
-from a claim's rows to ``resources`` would share-lock a row that every claim of the deployment has in common.
+microseconds since 1970 (UTC) by the database's clock. There are no foreign keys, on
+purpose: the checks lock rows and gaps that operations of others need (a resource's row is common to every claim of
+the deployment; taking back a refused claim would lock the place where the next one is written). That nothing is left
+dangling is the code's promise: a claim and its allocations are written and deleted in one transaction.
 """
 
 from __future__ import annotations
@@ -131,6 +133,7 @@ class Tables:
             sa.Column("created_at", sa.BigInteger(), nullable=False),
             sa.Column("fingerprint", exact(64), nullable=False),
             sa.Column("children", sa.BigInteger(), nullable=False),
+            # Raised by every change, so that the row is written and a snapshot from before cannot go unnoticed.
             sa.Column("version", sa.BigInteger(), nullable=False),
             sa.UniqueConstraint("claim_id", name=f"{self.prefix}claims_claim_id"),
             sa.UniqueConstraint("live_external_id", name=f"{self.prefix}claims_live_external_id"),
@@ -146,13 +149,7 @@ class Tables:
     def _allocations(self) -> sa.Table:
         return self._table(
             "allocations",
-            sa.Column(
-                "claim",
-                sa.BigInteger(),
-                sa.ForeignKey(self.claims.c.id, name=f"{self.prefix}allocations_claim", ondelete="CASCADE"),
-                primary_key=True,
-                autoincrement=False,
-            ),
+            sa.Column("claim", sa.BigInteger(), primary_key=True, autoincrement=False),
             sa.Column("resource_id", sa.BigInteger(), primary_key=True, autoincrement=False),
             sa.Column("amount", sa.BigInteger(), nullable=False),
             self._index("allocations", "resource_id"),

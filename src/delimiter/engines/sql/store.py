@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
@@ -17,7 +18,7 @@ from delimiter.engine import Answer, Capability, Change, ClaimQuery, Engine, Lim
 from delimiter.engines.sql.changes import Changes, RunOut
 from delimiter.engines.sql.claims import Claims
 from delimiter.engines.sql.counters import Counters, Outdated
-from delimiter.engines.sql.databases import Clock, database_of
+from delimiter.engines.sql.databases import Clock, connect_args, database_of
 from delimiter.engines.sql.definitions import Definitions
 from delimiter.engines.sql.expiry import Expiry
 from delimiter.engines.sql.limits import Limits
@@ -28,7 +29,7 @@ from delimiter.engines.sql.transactions import Transactions
 from delimiter.engines.sql.upgrade import upgrade
 from delimiter.engines.sql.upkeep import Upkeep
 from delimiter.engines.sql.writing import ClaimWriter
-from delimiter.errors import Conflict, InvalidRequest, Unsupported
+from delimiter.errors import Conflict, InvalidRequest, UnknownResource, Unsupported
 from delimiter.model import Claim, Decision, Drift, Overage, Resource, Scope, Usage
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ __all__ = ["SqlEngine", "open_sql"]
 
 T = TypeVar("T")
 
-#: New transactions begun for one call before the desk is told of a conflict (and begins again, if there is time).
-_ATTEMPTS: Final = 16
+#: Attempts at the repair of one counter.
+_REPAIRS: Final = 20
 
 #: Reservations swept in one transaction where all must be.
 _SWEPT_AT_ONCE: Final = 200
@@ -51,8 +52,12 @@ def open_sql(store: Any, options: OpenOptions) -> SqlEngine:
         return _join(store, options)
     try:
         url = sa.make_url(store)
-    except (ArgumentError, ValueError) as error:
-        raise InvalidRequest(f"this is no store URL: {error}") from error
+    except (ArgumentError, ValueError):
+        # Not a word of the URL, nor of the error, which quotes it: there may be a password in it.
+        raise InvalidRequest(
+            "this is no store URL; write for example postgresql+psycopg://user:password@host:5432/database,"
+            " with special characters in the password percent-encoded"
+        ) from None
     try:
         on_loop = url.get_dialect().is_async
         if on_loop and not options.asynchronous:
@@ -88,7 +93,12 @@ def _owned_engine_arguments(url: sa.URL, timeout: float) -> dict[str, Any]:
             "an in-memory SQLite database is a different one for each connection; use a file (sqlite:///quota.db)"
             " or memory:// for a quota that lives in this process only"
         )
-    arguments: dict[str, Any] = {"connect_args": database.connect_args(timeout), "pool_timeout": timeout}
+    arguments: dict[str, Any] = {
+        "connect_args": connect_args(url, timeout),
+        "pool_timeout": timeout,
+        # Every transaction is ended before its connection goes back; a second ROLLBACK would be a wasted round trip.
+        "pool_reset_on_return": None,
+    }
     if database.isolation is not None:
         arguments["isolation_level"] = database.isolation
     return arguments
@@ -157,7 +167,8 @@ class SqlEngine(Engine):
     def _in_own(self, step: Callable[[sa.Connection], T]) -> T:
         """Do something in a new transaction; begin again where the remembered way was old or a sweep is due."""
         self.prepare()
-        for _ in range(_ATTEMPTS):
+        deadline = time.monotonic() + self._options.timeout
+        while time.monotonic() < deadline:
             try:
                 with self._transactions.own() as connection:
                     return step(connection)
@@ -243,7 +254,21 @@ class SqlEngine(Engine):
 
     def drifts(self, *, repair: bool) -> Iterator[Drift]:
         self.prepare()
-        return self._upkeep.drifts(self._transactions, repair=repair)
+        for kind in ("total", "project", "user"):
+            found = self._reading(lambda reading: self._upkeep.suspects(reading, kind))  # noqa: B023
+            for scope, drifts in found:
+                yield from self._repaired(drifts[0].resource, scope) if repair else drifts
+
+    def _repaired(self, resource: str, scope: Scope) -> list[Drift]:
+        """In a transaction of its own, which may meet claims under way: again, until it is through."""
+        for attempt in range(_REPAIRS):
+            try:
+                return self._in_own(lambda own: self._upkeep.repair(own, resource, scope))
+            except UnknownResource:  # undefined meanwhile, and its counters with it
+                return []
+            except Conflict:
+                self.pause(0.01 * attempt)
+        raise Conflict(f"the counter of {resource} and {scope} could not be had for repair; run it again")
 
     # -- opening and closing ------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from delimiter.engines.sql.databases import Database, Fault, database_of
+from delimiter.engines.sql.databases import Database, Fault, database_of, milliseconds
 from delimiter.errors import Conflict, DelimiterError, InvalidRequest, StoreUnavailable
 
 __all__ = ["Transactions"]
@@ -78,10 +78,7 @@ class Transactions:
         if self.owned or self.database.bound_waits is None:
             yield
             return
-        values = {
-            "milliseconds": max(1, round(self._timeout * 1000)),
-            "seconds": max(1, round(self._timeout)),
-        }
+        values = {"milliseconds": milliseconds(self._timeout), "seconds": max(1, round(self._timeout))}
         with self.translating():
             connection.exec_driver_sql(self.database.bound_waits.format(**values))
         try:
@@ -121,8 +118,10 @@ class Transactions:
         try:
             yield connection
         finally:
-            with suppress(SQLAlchemyError):  # on a dead connection there is nothing left to roll back
+            try:
                 connection.rollback()
+            except SQLAlchemyError:  # what state it is in nobody knows: it must not be used again
+                connection.invalidate()
             connection.close()
 
     def _notice_fork(self) -> None:
@@ -168,6 +167,7 @@ class Transactions:
         level = options.get("isolation_level") or getattr(
             connection.dialect, "_on_connect_isolation_level", None
         )
+        level = level.replace("_", " ").upper() if level else None
         if level == "READ UNCOMMITTED":
             raise InvalidRequest(
                 "READ UNCOMMITTED shows what was never committed; use READ COMMITTED or higher"
@@ -206,6 +206,8 @@ class Transactions:
             yield
         except SQLAlchemyError as error:
             raise self._translated(error) from error
+        except UnicodeError as error:  # the driver could not encode a name for this connection
+            raise InvalidRequest("the connection cannot carry this text; it should use UTF-8") from error
 
     def _translated(self, error: SQLAlchemyError, *, committing: bool = False) -> DelimiterError:
         if isinstance(error, PendingRollbackError):

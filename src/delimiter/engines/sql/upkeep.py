@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import sqlalchemy as sa
 
 from delimiter.engines.sql.counters import Counters
@@ -12,7 +9,6 @@ from delimiter.engines.sql.databases import Clock, Database
 from delimiter.engines.sql.definitions import Definitions
 from delimiter.engines.sql.schema import Tables
 from delimiter.engines.sql.sums import Sums, whole
-from delimiter.engines.sql.transactions import Transactions
 from delimiter.engines.sql.writing import ClaimWriter
 from delimiter.model import Drift, Scope, ScopeKind
 
@@ -65,25 +61,23 @@ class Upkeep:
         self._writer.remove(connection, keys)
         return len(keys)
 
-    def drifts(self, transactions: Transactions, *, repair: bool) -> Iterator[Drift]:
-        """What disagrees, from one snapshot for each kind of scope; repaired one by one, each under its lock."""
-        kinds: tuple[ScopeKind, ...] = ("total", "project", "user")
-        for kind in kinds:
-            with transactions.reading() as connection:
-                suspects = [
-                    (Scope(kind, row.scope), self._definitions.name_of(connection, row.resource_id), found)
-                    for row in self._sums.beside_counters(connection, kind)
-                    if (found := _differences(row))
-                ]
-            for scope, resource, differences in suspects:
-                found = differences
-                if repair:
-                    with transactions.own() as connection:
-                        found = self._repair(connection, resource, scope)
-                for counter, recorded, actual in found:
-                    yield Drift(resource, str(scope), recorded, actual, repair, counter)
+    def suspects(self, connection: sa.Connection, kind: ScopeKind) -> list[tuple[Scope, list[Drift]]]:
+        """The scopes of a kind whose counters disagree with their claims, in one snapshot."""
+        return [
+            (scope, drifts)
+            for row in self._sums.beside_counters(connection, kind)
+            if (
+                drifts := _drifts(
+                    self._definitions.name_of(connection, row.resource_id),
+                    scope := Scope(kind, row.scope),
+                    (row.used or 0, row.reserved or 0),
+                    (whole(row, "used"), whole(row, "reserved")),
+                    repaired=False,
+                )
+            )
+        ]
 
-    def _repair(self, connection: sa.Connection, resource: str, scope: Scope) -> list[Any]:
+    def repair(self, connection: sa.Connection, resource: str, scope: Scope) -> list[Drift]:
         """Under the counter's lock nothing is claimed or released there: sum again, in a new statement, and write."""
         if scope.kind != "total":
             self._counters.forget([(resource, scope)])
@@ -95,16 +89,18 @@ class Upkeep:
         if row is None:  # the total's limit was taken away meanwhile, and its counter with it
             return []
         used, reserved = self._sums.of_scope(connection, resource_id, scope)
-        if (used, reserved) == (row.used, row.reserved):
-            return []
-        connection.execute(self._put_right, {"key": row.id, "new_used": used, "new_reserved": reserved})
-        return _pairs(row.used, row.reserved, used, reserved)
+        drifts = _drifts(resource, scope, (row.used, row.reserved), (used, reserved), repaired=True)
+        if drifts:
+            connection.execute(self._put_right, {"key": row.id, "new_used": used, "new_reserved": reserved})
+        return drifts
 
 
-def _differences(row: Any) -> list[Any]:
-    return _pairs(row.used or 0, row.reserved or 0, whole(row, "used"), whole(row, "reserved"))
-
-
-def _pairs(used: int, reserved: int, actual_used: int, actual_reserved: int) -> list[Any]:
-    pairs = (("used", used, actual_used), ("reserved", reserved, actual_reserved))
-    return [(counter, recorded, actual) for counter, recorded, actual in pairs if recorded != actual]
+def _drifts(
+    resource: str, scope: Scope, recorded: tuple[int, int], actual: tuple[int, int], *, repaired: bool
+) -> list[Drift]:
+    pairs = zip(("used", "reserved"), recorded, actual, strict=True)
+    return [
+        Drift(resource, str(scope), there, summed, repaired, counter)  # type: ignore[arg-type]
+        for counter, there, summed in pairs
+        if there != summed
+    ]

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from delimiter.engine import NewClaim
 from delimiter.engines.records import Entry
-from delimiter.engines.sql.claims import chunks
+from delimiter.engines.sql.chunking import chunks
 from delimiter.engines.sql.databases import Clock, Database
 from delimiter.engines.sql.definitions import Definitions
 from delimiter.engines.sql.schema import Tables
@@ -168,8 +168,7 @@ class ClaimWriter:
             for entry in (*new, *resized)
             for name, amount in entry.resources.items()
         ]
-        for at in range(0, len(rows), _AMOUNTS):
-            part = rows[at : at + _AMOUNTS]
+        for part in chunks(rows, _AMOUNTS):
             values = {f"{column}{n}": value for n, row in enumerate(part) for column, value in row.items()}
             connection.execute(self._insert_amounts(connection.dialect, len(part)), values)
 

@@ -36,6 +36,8 @@ def _create(op: Operations, tables: Any, name: str, *contents: Any, **options: A
         tables.prefix + name,
         *contents,
         schema=tables.schema,
+        # MariaDB commits each statement of this kind: whoever died half-way left the first tables.
+        if_not_exists=True,
         mysql_engine="InnoDB",
         mysql_row_format="DYNAMIC",
         mariadb_engine="InnoDB",
@@ -46,7 +48,7 @@ def _create(op: Operations, tables: Any, name: str, *contents: Any, **options: A
 
 def _index(op: Operations, tables: Any, table: str, column: str) -> None:
     name = tables.prefix + table
-    op.create_index(f"{name}_{column}", name, [column], schema=tables.schema)
+    op.create_index(f"{name}_{column}", name, [column], schema=tables.schema, if_not_exists=True)
 
 
 def upgrade(op: Operations, tables: Any) -> None:
@@ -137,18 +139,11 @@ def _claims(op: Operations, tables: Any) -> None:
 
 
 def _allocations(op: Operations, tables: Any) -> None:
-    claims = f"{tables.schema}.{tables.prefix}claims" if tables.schema else f"{tables.prefix}claims"
     _create(
         op,
         tables,
         "allocations",
-        sa.Column(
-            "claim",
-            sa.BigInteger(),
-            sa.ForeignKey(f"{claims}.id", name=f"{tables.prefix}allocations_claim", ondelete="CASCADE"),
-            primary_key=True,
-            autoincrement=False,
-        ),
+        sa.Column("claim", sa.BigInteger(), primary_key=True, autoincrement=False),
         sa.Column("resource_id", sa.BigInteger(), primary_key=True, autoincrement=False),
         sa.Column("amount", sa.BigInteger(), nullable=False),
     )
