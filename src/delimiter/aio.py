@@ -85,7 +85,7 @@ class Delimiter:
 
     def __init__(
         self,
-        store: Any,
+        url_or_engine: Any,
         *,
         create: bool = True,
         schema: str | None = None,
@@ -96,7 +96,7 @@ class Delimiter:
         options = OpenOptions(
             create=create, schema=schema, table_prefix=table_prefix, timeout=seconds, asynchronous=True
         )
-        engine = open_engine(store, options)
+        engine = open_engine(url_or_engine, options)
         self._on_loop = engine.asynchronous
         self._quota = _Delimiter(engine, timeout=seconds)
         self._threads: ThreadPoolExecutor | None = None

@@ -37,7 +37,7 @@ class Desk:
 
     def __init__(
         self,
-        store: Any,
+        url_or_engine: Any,
         *,
         create: bool = True,
         schema: str | None = None,
@@ -46,7 +46,7 @@ class Desk:
     ) -> None:
         self._timeout = validation.microseconds(timeout, "timeout") / 1_000_000
         options = OpenOptions(create=create, schema=schema, table_prefix=table_prefix, timeout=self._timeout)
-        self._engine: Engine = open_engine(store, options)
+        self._engine: Engine = open_engine(url_or_engine, options)
 
     def prepare(self) -> None:
         """Make the tables now rather than at the first call (with ``create=True``). Harmless if they are there."""

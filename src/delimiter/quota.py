@@ -25,7 +25,7 @@ _PAGE: Final = 500
 class Delimiter(Desk):
     """Keeps projects and users inside their quotas.
 
-    ``store`` is a URL (``sqlite:///quota.db``, ``postgresql+psycopg://…``, ``mysql+pymysql://…``, ``memory://``) or
+    ``url_or_engine`` is a URL (``sqlite:///quota.db``, ``postgresql+psycopg://…``, ``mysql+pymysql://…``, ``memory://``) or
     an ``sqlalchemy.Engine`` the service already has. Opening does no I/O. ``create=True`` makes or upgrades the
     tables at the first call, safely when many processes start at once; ``create=False`` never issues DDL. ``schema``
     and ``table_prefix`` say where the tables lie. ``timeout`` (seconds) bounds one call in a transaction of
