@@ -25,8 +25,8 @@ _PAGE: Final = 500
 class Delimiter(Desk):
     """Keeps projects and users inside their quotas.
 
-    ``url_or_engine`` is a URL (``sqlite:///quota.db``, ``postgresql+psycopg://…``, ``mysql+pymysql://…``, ``memory://``) or
-    an ``sqlalchemy.Engine`` the service already has. Opening does no I/O. ``create=True`` makes or upgrades the
+    ``url_or_engine`` is a URL (``sqlite:///quota.db``, ``postgresql+psycopg://…``, ``mysql+pymysql://…``, ``memory://``)
+    or an ``sqlalchemy.Engine`` the service already has. Opening does no I/O. ``create=True`` makes or upgrades the
     tables at the first call, safely when many processes start at once; ``create=False`` never issues DDL. ``schema``
     and ``table_prefix`` say where the tables lie. ``timeout`` (seconds) bounds one call in a transaction of
     its own: waiting for locks, and trying again. (A server that stops in the middle of an answer is for TCP to notice.)
