@@ -224,13 +224,16 @@ class Desk:
     def reconcile(self, *, repair: bool = False) -> Iterator[Drift]:
         """Compare every counter with the claims charged to it; yield what disagrees.
 
-        With ``repair`` each is set right, in a small transaction of its own, safely beside live claims. A healthy
+        With ``repair`` each is set right before this returns, in a small transaction of its own, safely beside live
+        claims. A healthy
         store yields nothing.
 
         >>> list(Delimiter("memory://").reconcile())
         []
         """
-        return self._engine.drifts(repair=repair)
+        drifts = self._engine.drifts(repair=repair)
+        # Repairs are made now, not when somebody looks at the answer.
+        return iter(list(drifts)) if repair else drifts
 
     # -- trying again -------------------------------------------------------------------------------------------
 

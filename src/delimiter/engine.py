@@ -303,6 +303,8 @@ def open_engine(store: Any, options: OpenOptions) -> Engine:
                 f"{store!r} is no store URL; write for example sqlite:///quota.db or memory://"
             )
         scheme = scheme.partition("+")[0]
+        if scheme == "postgres":  # a name that SQLAlchemy has given up
+            raise InvalidRequest("write postgresql+psycopg://… instead of postgres://…")
     opener = ENGINES.get(scheme)
     if opener is not None:
         module, _, function = opener.partition(":")

@@ -41,11 +41,11 @@ def unknown_claim(id: str) -> UnknownClaim:
 
 
 def ended_expired(id: str) -> ClaimExpired:
-    return ClaimExpired(f"reservation {id!r} has run out; nothing is consumed, claim anew")
+    return ClaimExpired(f"reservation {id!r} has run out; nothing is consumed, claim anew under a new id")
 
 
 def ended_released(id: str) -> ClaimReleased:
-    return ClaimReleased(f"claim {id!r} was released; nothing is consumed, claim anew")
+    return ClaimReleased(f"claim {id!r} was released; nothing is consumed, claim anew under a new id")
 
 
 def id_used_before(id: str) -> ClaimConflict:

@@ -48,8 +48,8 @@ _ADVICE: Final[tuple[tuple[type[Exception], str], ...]] = (
         errors.UnknownClaim,
         "`delimiter claims` lists what is live, `delimiter claims --state released` what was.",
     ),
-    (errors.ClaimExpired, "Claim anew: `delimiter claim` or `delimiter reserve`."),
-    (errors.ClaimReleased, "Claim anew: `delimiter claim` or `delimiter reserve`."),
+    (errors.ClaimExpired, "`delimiter claim` or `delimiter reserve` with another --id."),
+    (errors.ClaimReleased, "`delimiter claim` or `delimiter reserve` with another --id."),
     (errors.ClaimConflict, "`delimiter claims` shows who holds it; take another id."),
     (errors.Conflict, "Others keep the store busy: try again, or wait longer with `--timeout`."),
 )

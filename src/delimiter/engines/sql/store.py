@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,9 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
-from sqlalchemy.util import await_only
 
 from delimiter.engine import Answer, Capability, Change, ClaimQuery, Engine, LimitChange, OpenOptions
 from delimiter.engines.sql.changes import Changes, RunOut
@@ -48,8 +45,13 @@ _SWEPT_AT_ONCE: Final = 200
 
 def open_sql(store: Any, options: OpenOptions) -> SqlEngine:
     """Open a URL, or join the SQLAlchemy engine that the service has."""
-    if isinstance(store, sa.Engine | AsyncEngine):
-        return _join(store, options)
+    if isinstance(store, sa.Engine):
+        refuse_single_connection(store)
+        return SqlEngine(store, options, owned=False)
+    if not isinstance(store, str | sa.URL):
+        from delimiter.engines.sql import on_loop
+
+        return on_loop.join(store, options)
     try:
         url = sa.make_url(store)
     except (ArgumentError, ValueError):
@@ -59,30 +61,40 @@ def open_sql(store: Any, options: OpenOptions) -> SqlEngine:
             " with special characters in the password percent-encoded"
         ) from None
     try:
-        on_loop = url.get_dialect().is_async
-        if on_loop and not options.asynchronous:
-            raise InvalidRequest(f"{url.drivername} is asynchronous: open it with delimiter.aio.Delimiter")
-        arguments = _owned_engine_arguments(url, options.timeout)
-        if on_loop:
-            return SqlEngineOnLoop(create_async_engine(url, **arguments).sync_engine, options, owned=True)
-        return SqlEngine(sa.create_engine(url, **arguments), options, owned=True)
-    except (NoSuchModuleError, ModuleNotFoundError) as error:
-        raise Unsupported(
-            f"no driver for this URL ({error}); pip install 'delimiter[postgresql,mysql]'"
-        ) from error
+        return _open_url(url, options)
+    except (NoSuchModuleError, ImportError) as error:
+        raise Unsupported(f"no driver for {url.drivername} ({error}). {_which_driver(url)}") from error
 
 
-def _join(engine: sa.Engine | AsyncEngine, options: OpenOptions) -> SqlEngine:
-    on_loop = isinstance(engine, AsyncEngine)
-    if on_loop and not options.asynchronous:
-        raise InvalidRequest("an AsyncEngine is for delimiter.aio.Delimiter")
-    synchronous = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
-    if isinstance(synchronous.pool, StaticPool | SingletonThreadPool):
+def _open_url(url: sa.URL, options: OpenOptions) -> SqlEngine:
+    on_event_loop = url.get_dialect().is_async
+    if on_event_loop and not options.asynchronous:
+        raise InvalidRequest(f"{url.drivername} is asynchronous: open it with delimiter.aio.Delimiter")
+    arguments = _owned_engine_arguments(url, options.timeout)
+    if on_event_loop:
+        from delimiter.engines.sql import on_loop
+
+        return on_loop.open_url(url, options, arguments)
+    return SqlEngine(sa.create_engine(url, **arguments), options, owned=True)
+
+
+def _which_driver(url: sa.URL) -> str:
+    return {
+        "postgresql": "Write postgresql+psycopg://… and install delimiter with the extra [postgresql]",
+        "sqlite": "Write sqlite:///… ; for asyncio sqlite+aiosqlite:///… with the extra [asyncio]",
+    }.get(
+        url.get_backend_name(),
+        "Write mysql+pymysql://… and install delimiter with the extra [mysql];"
+        " for asyncio mysql+asyncmy://… with [asyncio]",
+    )
+
+
+def refuse_single_connection(engine: sa.Engine) -> None:
+    if isinstance(engine.pool, StaticPool | SingletonThreadPool):
         raise InvalidRequest(
             "the engine's pool shares one connection, so a claim could not have a transaction of its own beside"
             " the service's; use a file database and the default pool, or memory:// in tests"
         )
-    return (SqlEngineOnLoop if on_loop else SqlEngine)(synchronous, options, owned=False)
 
 
 def _owned_engine_arguments(url: sa.URL, timeout: float) -> dict[str, Any]:
@@ -283,12 +295,3 @@ class SqlEngine(Engine):
 
     def close(self) -> None:
         self._transactions.dispose()
-
-
-class SqlEngineOnLoop(SqlEngine):
-    """The same on an asynchronous driver: every call runs in a greenlet, and waiting lets the event loop go on."""
-
-    asynchronous = True
-
-    def pause(self, seconds: float) -> None:
-        await_only(asyncio.sleep(seconds))

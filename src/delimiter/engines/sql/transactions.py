@@ -232,7 +232,8 @@ class Transactions:
             case Fault.NO_TABLES:
                 return StoreUnavailable(
                     f"Delimiter's tables are not there ({text}); open the store once with create=True"
-                    " and the same schema and table_prefix",
+                    " and the same schema and table_prefix. (A connection that was handed over must be to the same"
+                    " database.)",
                     retryable=False,
                 )
             case Fault.NO_SCHEMA:
