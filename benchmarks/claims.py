@@ -123,8 +123,7 @@ class WithDelimiter:
     name = "Delimiter"
 
     def __init__(self, url: str) -> None:
-        self._engine = sa.create_engine(url, pool_size=32, isolation_level=_isolation(url))
-        self.quota = Delimiter(self._engine, table_prefix=f"bench{uuid.uuid4().hex[:6]}_", timeout=60)
+        self.quota = Delimiter(url, table_prefix=f"bench{uuid.uuid4().hex[:6]}_", timeout=60)
         for resource in RESOURCES:
             self.quota.define_resource(resource, project_max=LIMIT, user_max=LIMIT)
 
@@ -139,7 +138,6 @@ class WithDelimiter:
         drifts = list(self.quota.reconcile())
         assert not drifts, drifts
         self.quota.close()
-        self._engine.dispose()
 
 
 def _isolation(url: str) -> str:

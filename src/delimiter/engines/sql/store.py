@@ -36,6 +36,9 @@ __all__ = ["SqlEngine", "open_sql"]
 
 T = TypeVar("T")
 
+#: Connections of one process to a database that Delimiter opens itself.
+_CONNECTIONS: Final = 10
+
 #: Attempts at the repair of one counter.
 _REPAIRS: Final = 20
 
@@ -107,6 +110,9 @@ def _owned_engine_arguments(url: sa.URL, timeout: float) -> dict[str, Any]:
         )
     arguments: dict[str, Any] = {
         "connect_args": connect_args(url, timeout),
+        # Bounded, and kept: callers beyond it wait a moment here rather than for each other's locks in the database.
+        "pool_size": _CONNECTIONS,
+        "max_overflow": 0,
         "pool_timeout": timeout,
         # Every transaction is ended before its connection goes back; a second ROLLBACK would be a wasted round trip.
         "pool_reset_on_return": None,

@@ -113,7 +113,7 @@ class Transactions:
         self._notice_fork()
         with self.translating():
             connection = self._engine.connect()
-            if self.database.isolation is not None and not self.owned:
+            if self._default_level() != self.database.isolation:
                 connection = connection.execution_options(isolation_level=self.database.isolation)
         try:
             yield connection
@@ -123,6 +123,16 @@ class Transactions:
             except SQLAlchemyError:  # what state it is in nobody knows: it must not be used again
                 connection.invalidate()
             connection.close()
+
+    def _default_level(self) -> str | None:
+        """The isolation level the engine was made with, if that can be told: to set it again costs round trips."""
+        if self.database.isolation is None:
+            return None
+        options = self._engine.get_execution_options()
+        level = options.get("isolation_level") or getattr(
+            self._engine.dialect, "_on_connect_isolation_level", None
+        )
+        return level.replace("_", " ").upper() if isinstance(level, str) else ""
 
     def _notice_fork(self) -> None:
         """A forked child must not speak on its parent's sockets, nor close them, nor wait for its threads."""
