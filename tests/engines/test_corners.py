@@ -153,7 +153,7 @@ def test_a_resource_is_undefined_while_it_is_repaired(quota: Delimiter, store_ur
     with caller(store_url) as connection:
         connection.execute(sa.text("UPDATE delimiter_counters SET used = 9"))
         connection.commit()
-    drifts = quota.reconcile(repair=True)
+    drifts = quota._engine.drifts(repair=True)
     assert next(drifts).repaired
     for user in ("u", "v"):
         quota.release(user)
@@ -252,3 +252,14 @@ def together() -> Callable[..., list[str]]:
             return [future.result() for future in [pool.submit(call) for _ in range(times)]]
 
     return run
+
+
+def test_repairs_are_made_when_asked_for(quota: Delimiter, store_url: str) -> None:
+    """Not when somebody looks at the answer."""
+    quota.claim({"b": 1}, user="u")
+    with caller(store_url) as connection:
+        connection.execute(sa.text("UPDATE delimiter_counters SET used = 9 WHERE kind = 'user'"))
+        connection.commit()
+    quota.reconcile(repair=True)
+    assert quota.usage(user="u")["b"].used == 1
+    assert list(quota.reconcile()) == []
