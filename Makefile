@@ -37,8 +37,9 @@ test: $(VENV)/.dev ## every test, on the built wheel, on SQLite, PostgreSQL and 
 	  echo "*** the engines without a server will be SKIPPED; the end of the run names them ***"; }
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-quick: $(VENV)/.dev ## unit tests, examples, and what runs on SQLite and memory: under two minutes
-	$(BIN)/pytest --stores=sqlite,memory -m "not slow" $(PYTEST_ARGS)
+quick: $(VENV)/.dev ## most of what runs on SQLite and memory, without the demo and whole processes: under two minutes
+	$(BIN)/pytest --stores=sqlite,memory -m "not slow" -k "not processes" --ignore=tests/cli/test_demo.py \
+	  --ignore=docs/command-line.md $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy (strict) and the house's arrows
 	$(BIN)/ruff check .
