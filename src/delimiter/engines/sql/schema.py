@@ -1,4 +1,4 @@
-"""The tables (T8), for whatever prefix and schema the service chose. :mod:`.migrations` makes exactly these.
+"""The tables, for whatever prefix and schema the service chose. :mod:`.migrations` makes exactly these.
 
 Names and ids compare byte by byte on every database: ``John``, ``john`` and ``john `` are three users. Times are whole
 microseconds since 1970 (UTC) by the database's clock. There are no foreign keys, on
