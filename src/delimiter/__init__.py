@@ -24,7 +24,23 @@ from delimiter.errors import (
     UnknownResource,
     Unsupported,
 )
-from delimiter.model import Claim, Decision, Drift, Overage, Request, Resource, Scope, Usage, Violation
+from delimiter.model import (
+    Claim,
+    Decision,
+    Drift,
+    Event,
+    Explanation,
+    Level,
+    Overage,
+    OwnLimit,
+    Project,
+    ProjectUsage,
+    Request,
+    Resource,
+    Scope,
+    Usage,
+    Violation,
+)
 from delimiter.quota import Delimiter
 
 __version__ = version("delimiter")
@@ -40,9 +56,15 @@ __all__ = [
     "Delimiter",
     "DelimiterError",
     "Drift",
+    "Event",
+    "Explanation",
     "InvalidRequest",
+    "Level",
     "OverLimit",
     "Overage",
+    "OwnLimit",
+    "Project",
+    "ProjectUsage",
     "Request",
     "Resource",
     "Scope",

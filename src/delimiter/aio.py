@@ -31,9 +31,14 @@ from delimiter import validation
 from delimiter.engine import OpenOptions, open_engine
 from delimiter.errors import InvalidRequest
 from delimiter.quota import Delimiter as _Delimiter
+from delimiter.subscription import AsyncSubscription
+from delimiter.watching import sequence
 
 if TYPE_CHECKING:
     from datetime import timedelta
+
+    from delimiter.model import Event
+    from delimiter.source import LimitSource, ProjectSource
 
 __all__ = ["Delimiter"]
 
@@ -87,6 +92,8 @@ class Delimiter:
         self,
         url_or_engine: Any,
         *,
+        limits: LimitSource | None = None,
+        projects: ProjectSource | None = None,
         create: bool = True,
         schema: str | None = None,
         table_prefix: str = "delimiter_",
@@ -97,8 +104,9 @@ class Delimiter:
             create=create, schema=schema, table_prefix=table_prefix, timeout=seconds, asynchronous=True
         )
         engine = open_engine(url_or_engine, options)
+        self._engine = engine
         self._on_loop = engine.asynchronous
-        self._quota = _Delimiter(engine, timeout=seconds)
+        self._quota = _Delimiter(engine, limits=limits, projects=projects, timeout=seconds)
         self._threads: ThreadPoolExecutor | None = None
         self._preparing = asyncio.Lock()
         self._prepared = False
@@ -106,10 +114,23 @@ class Delimiter:
     define_resource = _awaited(_Delimiter.define_resource)
     undefine_resource = _awaited(_Delimiter.undefine_resource)
     update_limits = _awaited(_Delimiter.update_limits)
+    own_limits = _awaited(_Delimiter.own_limits)
+    add_project = _awaited(_Delimiter.add_project)
+    move_project = _awaited(_Delimiter.move_project)
+    remove_project = _awaited(_Delimiter.remove_project)
+    projects = _awaited(_Delimiter.projects)
+    set_overbooking = _awaited(_Delimiter.set_overbooking)
+    overbooking = _awaited(_Delimiter.overbooking)
+    version = _awaited(_Delimiter.version)
+    edit = _awaited(_Delimiter.edit)
     resources = _awaited(_Delimiter.resources)
     limits = _awaited(_Delimiter.limits)
     usage = _awaited(_Delimiter.usage)
+    tree = _awaited(_Delimiter.tree)
     check = _awaited(_Delimiter.check)
+    explain = _awaited(_Delimiter.explain)
+    events = _iterated(_Delimiter.events)
+    last_event = _awaited(_Delimiter.last_event)
     claim = _awaited(_Delimiter.claim)
     reserve = _awaited(_Delimiter.reserve)
     claim_all = _awaited(_Delimiter.claim_all)
@@ -123,6 +144,25 @@ class Delimiter:
     expire_reservations = _awaited(_Delimiter.expire_reservations)
     prune = _awaited(_Delimiter.prune)
     reconcile = _iterated(_Delimiter.reconcile)
+
+    async def subscribe(
+        self, callback: Callable[[Event], object], *, after: int | None = None
+    ) -> AsyncSubscription:
+        """As :meth:`delimiter.Delimiter.subscribe`, in a task: ``async with await quota.subscribe(handle): …``.
+
+        The callback may be a coroutine function. With an asynchronous driver it looks once a second; any other store
+        wakes it as it does the thread.
+        """
+        if not callable(callback):
+            raise InvalidRequest("subscribe takes something to call with each event")
+        start = await self.last_event() if after is None else sequence(after)
+        return AsyncSubscription(
+            lambda seq: self.events(after=seq),
+            callback,
+            self._engine.bell(),
+            after=start,
+            rings_in_a_thread=not self._on_loop,
+        )
 
     async def close(self) -> None:
         """Give back the store's connections. An ``AsyncEngine`` that was handed in stays open."""

@@ -1,6 +1,7 @@
-"""The desk's lower drawer: opening and closing, trying again, definitions, limits, and upkeep.
+"""The desk's lowest drawer: opening and closing, trying again, and upkeep.
 
-:class:`delimiter.Delimiter` adds the verbs on claims.
+:class:`delimiter.rules.Rules` adds definitions, limits and projects, :class:`delimiter.watching.Watching` what can be
+asked, and :class:`delimiter.Delimiter` the verbs on claims.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from delimiter import validation
-from delimiter.engine import Engine, LimitChange, OpenOptions, open_engine
-from delimiter.engine import Keep as _Keep
-from delimiter.errors import Conflict, InvalidRequest, StoreUnavailable
-from delimiter.model import UNLIMITED, Drift, Overage, Resource, Scope, Usage
+from delimiter.engine import Engine, OpenOptions, open_engine
+from delimiter.errors import Conflict, StoreUnavailable
+from delimiter.freshness import Freshness
+from delimiter.model import Drift
 
 if TYPE_CHECKING:
     from delimiter.model import CallersConnection
+    from delimiter.source import LimitSource, ProjectSource
 
 __all__ = ["Desk"]
 
@@ -33,12 +35,14 @@ _LONGEST_PAUSE: Final = 0.25
 
 
 class Desk:
-    """Everything of :class:`delimiter.Delimiter` that is not a verb on a claim."""
+    """An open store, and how calls to it are made."""
 
     def __init__(
         self,
         url_or_engine: Any,
         *,
+        limits: LimitSource | None = None,
+        projects: ProjectSource | None = None,
         create: bool = True,
         schema: str | None = None,
         table_prefix: str = "delimiter_",
@@ -47,6 +51,7 @@ class Desk:
         self._timeout = validation.microseconds(timeout, "timeout") / 1_000_000
         options = OpenOptions(create=create, schema=schema, table_prefix=table_prefix, timeout=self._timeout)
         self._engine: Engine = open_engine(url_or_engine, options)
+        self._freshness = Freshness(self._engine, limits, projects, self._run)
 
     def prepare(self) -> None:
         """Make the tables now rather than at the first call (with ``create=True``). Harmless if they are there."""
@@ -61,138 +66,6 @@ class Desk:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    # -- definitions and limits ---------------------------------------------------------------------------------
-
-    def define_resource(
-        self,
-        name: str,
-        *,
-        service: str | None = None,
-        max: int = UNLIMITED,
-        min: int = 0,
-        project_max: int = UNLIMITED,
-        project_min: int = 0,
-        user_max: int = UNLIMITED,
-        user_min: int = 0,
-        unit: str = "",
-        description: str = "",
-    ) -> None:
-        """Register a resource with its service's own default limits; call it at every start.
-
-        ``max`` and ``min`` bind the whole deployment, ``project_*`` each project and ``user_*`` each user; amounts
-        are in the resource's own ``unit``, -1 is unlimited. ``service`` defaults to the part before the first dot.
-        What an operator set with ``update_limits`` is kept; an unchanged definition writes nothing. Raises
-        ``InvalidRequest``.
-
-        >>> quota = Delimiter("memory://")
-        >>> quota.define_resource("database.instances", max=2000, user_max=25, unit="instances")
-        >>> quota.limits(user="john")
-        {'database.instances': 25}
-        """
-        name = validation.name(name, "the resource's name")
-        service = (name.partition(".")[0] or name) if service is None else service
-        resource = Resource(
-            name=name,
-            service=validation.name(service, "service"),
-            max=validation.maximum(max, "max"),
-            min=validation.floor(min, "min"),
-            project_max=validation.maximum(project_max, "project_max"),
-            project_min=validation.floor(project_min, "project_min"),
-            user_max=validation.maximum(user_max, "user_max"),
-            user_min=validation.floor(user_min, "user_min"),
-            unit=validation.text(unit, "unit"),
-            description=validation.text(description, "description"),
-        )
-        for kind in ("total", "project", "user"):
-            _refuse_crossed(*resource.default(kind), f"the {kind} limits of {name}")
-        self._run(lambda: self._engine.define(resource))
-
-    def undefine_resource(self, name: str) -> None:
-        """Forget a resource and every limit of it. ``InvalidRequest`` while claimed, ``UnknownResource``.
-
-        >>> quota = Delimiter("memory://")
-        >>> quota.define_resource("old.things")
-        >>> quota.undefine_resource("old.things")
-        >>> quota.resources()
-        []
-        """
-        name = validation.name(name, "the resource's name")
-        self._run(lambda: self._engine.undefine(name))
-
-    def update_limits(
-        self,
-        name: str,
-        *,
-        project: str | None = None,
-        user: str | None = None,
-        max: int | _Keep | None = _Keep.KEEP,
-        min: int | _Keep | None = _Keep.KEEP,
-    ) -> list[Overage]:
-        """Set the own limit of one project, one user, or (neither named) the whole deployment.
-
-        What is left out stays as it is; ``None`` removes the override. The new limit holds for every claim that
-        begins after this returned, in every process. Returns who is over quota because of it: lowering a limit below
-        what is used is allowed, and nothing more is admitted there until enough is given back. Raises
-        ``UnknownResource`` and ``InvalidRequest``.
-
-        >>> quota = Delimiter("memory://")
-        >>> quota.define_resource("database.instances", user_max=25)
-        >>> quota.update_limits("database.instances", user="amrith", max=2)
-        []
-        >>> quota.limits(user="amrith")
-        {'database.instances': 2}
-        """
-        name = validation.name(name, "the resource's name")
-        scope = _one_scope(project, user)
-        change = LimitChange(
-            max=max if max is None or max is _Keep.KEEP else validation.maximum(max, "max"),
-            min=min if min is None or min is _Keep.KEEP else validation.floor(min, "min"),
-        )
-        if isinstance(change.max, int) and isinstance(change.min, int):
-            _refuse_crossed(change.max, change.min, f"the limits of {name}")
-        return self._run(lambda: self._engine.set_limit(name, scope, change))
-
-    def resources(self) -> list[Resource]:
-        """All definitions, by name, as their services gave them.
-
-        >>> quota = Delimiter("memory://")
-        >>> quota.define_resource("storage.gb", project_max=20_000, unit="GB")
-        >>> [(r.name, r.service, r.project_max) for r in quota.resources()]
-        [('storage.gb', 'storage', 20000)]
-        """
-        return self._run(self._engine.resources)
-
-    def limits(self, *, project: str | None = None, user: str | None = None) -> dict[str, int]:
-        """The effective maximum of each resource for one project, one user, or the deployment; -1 is unlimited.
-
-        >>> quota = Delimiter("memory://")
-        >>> quota.define_resource("storage.gb", max=500, project_max=20)
-        >>> quota.limits(project="acme"), quota.limits()
-        ({'storage.gb': 20}, {'storage.gb': 500})
-        """
-        scope = _one_scope(project, user)
-        return self._run(lambda: self._engine.limits(scope))
-
-    def usage(
-        self,
-        *,
-        project: str | None = None,
-        user: str | None = None,
-        connection: CallersConnection | None = None,
-    ) -> dict[str, Usage]:
-        """What one project, one user or (neither named) the deployment uses of every defined resource.
-
-        One consistent read. Reservations that ran out do not count, swept or not.
-
-        >>> quota = Delimiter("memory://")
-        >>> quota.define_resource("storage.gb", project_max=20_000)
-        >>> claim = quota.claim({"storage.gb": 500}, project="acme")
-        >>> quota.usage(project="acme")["storage.gb"].available
-        19500
-        """
-        scope = _one_scope(project, user)
-        return self._run(lambda: self._engine.usage(scope, connection=connection), connection=connection)
 
     # -- upkeep -------------------------------------------------------------------------------------------------
 
@@ -263,6 +136,10 @@ class Desk:
                 return call()
             except (Conflict, StoreUnavailable) as error:
                 in_doubt = in_doubt or getattr(error, "in_doubt", False)
+                if isinstance(error, Conflict) and not error.retryable:
+                    if in_doubt:  # what has changed since may be its own doing
+                        raise self._gave_up(error, claim_id, in_doubt=True) from error
+                    raise  # an edit of something that has changed since: its author must look again
                 if not (error.retryable or in_doubt):
                     raise self._gave_up(error, claim_id, in_doubt=False) from error
                 pause = random.uniform(0, longest)  # noqa: S311 - jitter, so that those who met do not meet again
@@ -279,7 +156,8 @@ class Desk:
                 f"not decided within {self._timeout:g} s: {error}. If this thread holds a transaction that claimed"
                 " something, hand that over as connection="
             )
-        advice = "; it may have happened: call again with the same id to settle it" if in_doubt else ""
+        settled = "call again with the same id to settle it" if claim_id else "look whether it has"
+        advice = f"; it may have happened: {settled}" if in_doubt else ""
         return StoreUnavailable(
             f"{error}{advice}", claim_id=claim_id, in_doubt=in_doubt, retryable=error.retryable
         )
@@ -289,16 +167,3 @@ class Desk:
         while count := self._run(step):
             done += count
         return done
-
-
-def _one_scope(project: str | None, user: str | None) -> Scope:
-    if project is not None and user is not None:
-        raise InvalidRequest("name a project or a user, not both: limits and usage are kept for each of them")
-    return Scope.of(
-        project=validation.optional_name(project, "project"), user=validation.optional_name(user, "user")
-    )
-
-
-def _refuse_crossed(max: int, min: int, what: str) -> None:
-    if max != UNLIMITED and min > max:
-        raise InvalidRequest(f"{what}: the minimum {min} is above the maximum {max}")

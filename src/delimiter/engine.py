@@ -8,39 +8,51 @@ engine promises is written at its methods, as law: who calls, in which order, wh
 from __future__ import annotations
 
 import enum
-import hashlib
-import json
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar, cast
 
 from delimiter import validation
+from delimiter.changes import Change
+from delimiter.edits import Adoption, Edit
 from delimiter.errors import DelimiterError, InvalidRequest, Unsupported
-from delimiter.model import Claim, ClaimState, Decision, Drift, Overage, Resource, Scope, Usage
+from delimiter.model import (
+    Claim,
+    ClaimState,
+    Consumer,
+    Decision,
+    Drift,
+    Event,
+    Level,
+    Overage,
+    OwnLimit,
+    Project,
+    ProjectUsage,
+    Resource,
+    Running,
+    Scope,
+    Usage,
+)
 
 if TYPE_CHECKING:
     from delimiter.model import CallersConnection
 
 __all__ = [
-    "Admit",
     "Answer",
+    "Bell",
     "Capability",
-    "Change",
     "ClaimQuery",
     "Engine",
-    "LimitChange",
-    "NewClaim",
     "OpenOptions",
-    "Provision",
-    "Release",
-    "Renew",
-    "Resize",
-    "Transfer",
     "open_engine",
 ]
+
+
+T = TypeVar("T")
 
 
 class Capability(enum.Enum):
@@ -52,103 +64,8 @@ class Capability(enum.Enum):
     SHARED = "shared"
 
 
-@dataclass(frozen=True, slots=True)
-class NewClaim:
-    """A request that has been looked through by the desk: names and amounts are valid, the id is there."""
-
-    id: str
-    resources: Mapping[str, int]
-    project: str | None = None
-    user: str | None = None
-    parent: str | None = None
-    external_id: str | None = None
-    #: Microseconds a reservation lives; ``None`` for a plain claim.
-    expires_in: int | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        """Tells a repeated request from another one under the same id. The time left is not part of it."""
-        contents = [
-            sorted(self.resources.items()),
-            self.project,
-            self.user,
-            self.parent,
-            self.external_id,
-            self.expires_in is not None,
-        ]
-        return hashlib.sha256(json.dumps(contents, separators=(",", ":")).encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Admit:
-    """Several new claims, all or none. A parent may be an earlier one of them."""
-
-    claims: tuple[NewClaim, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Provision:
-    """A reservation becomes an allocation, known by the real thing's own id if one is given."""
-
-    id: str
-    external_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Renew:
-    """A live reservation lives this many microseconds from now."""
-
-    id: str
-    expires_in: int
-
-
-@dataclass(frozen=True, slots=True)
-class Resize:
-    """The whole new content of a claim."""
-
-    id: str
-    resources: Mapping[str, int]
-    force: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Transfer:
-    """A claim and all below it to exactly this owner."""
-
-    id: str
-    project: str | None
-    user: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """A claim and all below it are given back."""
-
-    id: str
-    force: bool = False
-
-
-Change: TypeAlias = Admit | Provision | Renew | Resize | Transfer | Release
-
 #: The claims a change leaves (in the order asked for; none for a release), or why it was refused.
 Answer: TypeAlias = tuple[Claim, ...] | DelimiterError
-
-
-class Keep(enum.Enum):
-    """The value of an argument that was left out (``None`` has a meaning of its own)."""
-
-    KEEP = "keep"
-
-    def __repr__(self) -> str:
-        return "<as it is>"
-
-
-@dataclass(frozen=True, slots=True)
-class LimitChange:
-    """What becomes of the two values of a limit: a number, ``None`` (no limit of its own), or left as it is."""
-
-    max: int | Keep | None = Keep.KEEP
-    min: int | Keep | None = Keep.KEEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +78,20 @@ class ClaimQuery:
     state: ClaimState | None = None
     #: Whether the projects below ``project`` count too.
     subtree: bool = False
+
+
+class Bell:
+    """What a follower of events waits on between two looks. Another thread may close it."""
+
+    def __init__(self) -> None:
+        self._closed = threading.Event()
+
+    def wait(self, seconds: float) -> None:
+        """Return when it rings, when it is closed, and at the latest after ``seconds``. It may ring for nothing."""
+        self._closed.wait(seconds)
+
+    def close(self) -> None:
+        self._closed.set()
 
 
 class Engine(ABC):
@@ -206,21 +137,55 @@ class Engine(ABC):
     ) -> Decision:
         """What a claim charged to ``scopes`` and the total would be told now; takes no lock and changes nothing."""
 
-    @abstractmethod
-    def define(self, resource: Resource) -> None:
-        """Register or change a definition. An unchanged one writes nothing. Holds for every later claim."""
+    # -- the rules ----------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def undefine(self, name: str) -> None:
-        """Forget a definition, with all limits of it. ``InvalidRequest`` while anything of it is claimed."""
+    def edit(
+        self, edits: Sequence[Edit], *, dry_run: bool = False, if_version: int | None = None
+    ) -> list[Overage]:
+        """Make the edits in order, all or none, in one transaction; who holds more than a limit that they changed.
+
+        They hold for every claim that begins after this returned, in every process, whatever a process remembers. One
+        that cannot be made raises its error and nothing has changed. With ``dry_run`` everything is decided, nothing
+        kept. With ``if_version`` other than :meth:`version` it raises ``Conflict`` that is not ``retryable``. Every
+        event that the edits cause is written with them.
+        """
 
     @abstractmethod
-    def set_limit(self, resource: str, scope: Scope, change: LimitChange) -> list[Overage]:
-        """Set a scope's own limit. It holds for every claim that begins after this returned, in every process."""
+    def version(self) -> int:
+        """Grows with every edit that changed something (definitions, limits, projects)."""
+
+    @abstractmethod
+    def adopt(self, adoption: Adoption, *, connection: CallersConnection | None = None) -> bool:
+        """Write what a source outside the store says, unless something fetched later was written before.
+
+        With ``connection`` the caller is in a transaction of their own; an engine that cannot write beside it does
+        so in it. Returns whether it is committed already, and so may be remembered.
+        """
+
+    @abstractmethod
+    def now(self) -> int:
+        """The store's clock, in microseconds since 1970."""
 
     @abstractmethod
     def resources(self) -> list[Resource]:
         """All definitions, by name; of the deployment with the limits its service defined."""
+
+    @abstractmethod
+    def own_limits(self) -> list[OwnLimit]:
+        """Every limit that a scope has of its own, by resource, kind and name of the scope."""
+
+    @abstractmethod
+    def projects(self) -> list[Project]:
+        """The tree: parents before their children, siblings by name."""
+
+    @abstractmethod
+    def ancestors(self, project: str) -> list[str]:
+        """The ancestors of a project, its parent first; none of a root, or of one that the tree does not know."""
+
+    @abstractmethod
+    def overbooking(self) -> bool:
+        """Whether the limits of children may add up to more than their parent's. At first: yes."""
 
     @abstractmethod
     def limits(self, scope: Scope) -> dict[str, int]:
@@ -231,12 +196,53 @@ class Engine(ABC):
         """What this scope uses of each resource, in one consistent read; what ran out does not count."""
 
     @abstractmethod
+    def tree(self) -> list[ProjectUsage]:
+        """What every project of the tree, and every other with claims, uses, in one consistent read; parents first."""
+
+    @abstractmethod
+    def levels(
+        self, names: Sequence[str], scopes: Sequence[Scope], *, connection: CallersConnection | None = None
+    ) -> list[Level]:
+        """Every scope that a claim on ``scopes`` is charged to, limited or not, with what it uses, in one read.
+
+        By resource (in the order of ``names``), then the total, ancestors from the root down, the project, the user.
+        """
+
+    @abstractmethod
+    def consumers(self, resource: str, scope: Scope, *, size: int) -> list[Consumer]:
+        """Who holds most of a resource in a scope: owners, the largest first, then by name; at most ``size``."""
+
+    @abstractmethod
+    def running(self, resource: str, scope: Scope, *, size: int) -> list[Running]:
+        """The reservations in a scope that run out first, with what each holds; at most ``size``."""
+
+    @abstractmethod
     def get_claim(self, id: str) -> Claim:
         """One claim by id or external id, ended ones too."""
 
     @abstractmethod
     def page_of_claims(self, query: ClaimQuery, *, after: int, size: int) -> tuple[list[Claim], int | None]:
         """At most ``size`` claims in the order they were made, and where the next page begins (``None``: no more)."""
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def events(self, *, after: int, size: int) -> list[Event]:
+        """Up to ``size`` events after this number, in order; first those that were committed since are numbered.
+
+        None is ever numbered below one that anybody has seen. Each crossing of a limit is one event, written with
+        the change that made it.
+        """
+
+    @abstractmethod
+    def last_event(self) -> int:
+        """The number of the newest event; 0: there was none."""
+
+    def bell(self) -> Bell:
+        """Something that rings when there may be new events; this one never does, so that its owner looks by itself."""
+        return Bell()
+
+    # -- upkeep -------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def sweep(self, *, size: int) -> int:
@@ -261,6 +267,10 @@ class Engine(ABC):
         import time
 
         time.sleep(seconds)
+
+    def beside(self, call: Callable[[], T]) -> T:
+        """Call something outside that may block; an engine that runs on an event loop does so in a thread."""
+        return call()
 
 
 @dataclass(frozen=True, slots=True)

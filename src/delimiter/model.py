@@ -20,11 +20,20 @@ __all__ = [
     "UNLIMITED",
     "Claim",
     "ClaimState",
+    "Consumer",
     "Decision",
     "Drift",
+    "Event",
+    "EventKind",
+    "Explanation",
+    "Level",
     "Overage",
+    "OwnLimit",
+    "Project",
+    "ProjectUsage",
     "Request",
     "Resource",
+    "Running",
     "Scope",
     "ScopeKind",
     "Usage",
@@ -39,6 +48,7 @@ CEILING: Final = 2**63 - 1
 
 ClaimState: TypeAlias = Literal["reserved", "provisioned", "released", "expired"]
 ScopeKind: TypeAlias = Literal["total", "project", "user"]
+EventKind: TypeAlias = Literal["limit_changed", "over_quota", "back_within_quota"]
 
 
 class Scope(NamedTuple):
@@ -193,7 +203,8 @@ class Overage:
 class Drift:
     """A counter that disagrees with the claims charged to it.
 
-    ``counter`` names the number that is off: ``"used"``, or ``"reserved"`` (the part of it not provisioned).
+    ``counter`` names the number that is off: ``"used"``, ``"reserved"`` (the part of it not provisioned), or, where
+    those two are right, the part of them that comes from the projects below: ``"used_below"``, ``"reserved_below"``.
     """
 
     resource: str
@@ -201,4 +212,104 @@ class Drift:
     recorded: int
     actual: int
     repaired: bool = False
-    counter: Literal["used", "reserved"] = "used"
+    counter: Literal["used", "reserved", "used_below", "reserved_below"] = "used"
+
+
+class Project(NamedTuple):
+    """A project in the tree; ``parent`` is ``None`` for a root.
+
+    >>> dict([Project("acme", None), Project("web", "acme")])
+    {'acme': None, 'web': 'acme'}
+    """
+
+    id: str
+    parent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectUsage:
+    """A project's place in the tree and what it uses of every resource, with all projects below it."""
+
+    id: str
+    parent: str | None
+    usage: Mapping[str, Usage]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLimit:
+    """What a scope was given of its own with ``update_limits``; ``None``: the default holds."""
+
+    resource: str
+    scope: Scope
+    max: int | None
+    min: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something an operator may want to be told. ``seq`` grows without gaps for whoever reads.
+
+    ``limit_changed``: the effective maximum of a scope, or the default of all (``"project:*"``, ``"user:*"``; then
+    ``used`` is ``None``). ``over_quota`` and ``back_within_quota``: a scope has come to hold more than its limit, or
+    no longer does. ``previous_limit`` is the limit before what happened, and equals ``limit`` if only usage changed.
+    """
+
+    seq: int
+    kind: EventKind
+    resource: str
+    scope: str
+    limit: int
+    previous_limit: int
+    used: int | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One scope on a claim's way, and how much of a resource it has."""
+
+    resource: str
+    scope: Scope
+    limit: int
+    used: int
+    reserved: int
+
+    @property
+    def available(self) -> int | None:
+        """The room there, never negative; ``None`` if it is unlimited."""
+        return None if self.limit == UNLIMITED else max(0, self.limit - self.used)
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """An owner of claims, and how much of a resource they hold."""
+
+    project: str | None
+    user: str | None
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A reservation that holds some of a resource until it runs out."""
+
+    claim_id: str
+    amount: int
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a claim would be admitted or refused, for operators: it tells everybody's numbers.
+
+    ``levels`` are all scopes on its way. For each resource: ``binding`` is the scope with the least room (``None``:
+    nothing limits it), ``available`` the most that would fit, ``room_at`` when enough reservations will have run out
+    (``None``: it fits now, or they will not make room), ``consumers`` who holds most in the binding scope.
+    """
+
+    decision: Decision
+    requested: Mapping[str, int]
+    levels: tuple[Level, ...]
+    binding: Mapping[str, Scope | None]
+    room_at: Mapping[str, datetime | None]
+    consumers: Mapping[str, tuple[Consumer, ...]]

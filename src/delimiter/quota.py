@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 from delimiter import validation
-from delimiter.desk import Desk
-from delimiter.engine import Admit, Change, ClaimQuery, NewClaim, Provision, Release, Renew, Resize, Transfer
-from delimiter.errors import DelimiterError, InvalidRequest
-from delimiter.model import Claim, ClaimState, Decision, Request, Scope
+from delimiter.changes import Admit, Change, NewClaim, Provision, Release, Renew, Resize, Transfer
+from delimiter.engine import ClaimQuery
+from delimiter.errors import DelimiterError, InvalidRequest, UnknownClaim
+from delimiter.model import Claim, ClaimState, Request, Scope
+from delimiter.watching import Watching, owner
 
 if TYPE_CHECKING:
     from delimiter.model import CallersConnection
@@ -22,7 +24,7 @@ __all__ = ["Delimiter"]
 _PAGE: Final = 500
 
 
-class Delimiter(Desk):
+class Delimiter(Watching):
     """Keeps projects and users inside their quotas.
 
     ``url_or_engine`` is a URL (``sqlite:///quota.db``, ``postgresql+psycopg://…``, ``mysql+pymysql://…``, ``memory://``)
@@ -44,30 +46,6 @@ class Delimiter(Desk):
     1
     >>> quota.release(claim.id)
     """
-
-    def check(
-        self,
-        resources: Mapping[str, int],
-        *,
-        project: str | None = None,
-        user: str | None = None,
-        connection: CallersConnection | None = None,
-    ) -> Decision:
-        """Would this be admitted now? Takes no lock and changes nothing.
-
-        The ``Decision`` lists every limit in the way and, by resource, the most that would fit of it alone.
-
-        >>> quota = Delimiter("memory://")
-        >>> quota.define_resource("storage.gb", project_max=100)
-        >>> decision = quota.check({"storage.gb": 150}, project="acme")
-        >>> decision.allowed, decision.available
-        (False, {'storage.gb': 100})
-        """
-        asked = validation.amounts(resources)
-        scopes = _owner(project, user)
-        return self._run(
-            lambda: self._engine.check(asked, scopes, connection=connection), connection=connection
-        )
 
     def claim(
         self,
@@ -210,6 +188,10 @@ class Delimiter(Desk):
         >>> dict(quota.resize(volume.id, {"storage.gb": 20}).resources)
         {'storage.gb': 20}
         """
+        if self._freshness.needed:
+            with suppress(UnknownClaim):  # the change itself will say so
+                claim = self.get_claim(id)
+                self._freshness.freshen(Scope.owned(claim.project, claim.user), connection)
         return self._change(
             Resize(validation.name(id, "id"), validation.amounts(resources), bool(force)), connection
         )
@@ -232,7 +214,7 @@ class Delimiter(Desk):
         >>> quota.transfer(volume.id, project="globex").project
         'globex'
         """
-        _owner(project, user)
+        self._freshness.freshen(owner(project, user), connection)
         return self._change(Transfer(validation.name(id, "id"), project, user), connection)
 
     def release(self, id: str, *, force: bool = False, connection: CallersConnection | None = None) -> None:
@@ -300,6 +282,8 @@ class Delimiter(Desk):
             raise InvalidRequest("an empty list claims nothing: hand over at least one Request")
         if len({claim.id for claim in claims}) < len(claims):
             raise InvalidRequest("one id stands twice in the list: each claim needs an id of its own")
+        charged = dict.fromkeys(scope for claim in claims for scope in Scope.owned(claim.project, claim.user))
+        self._freshness.freshen(list(charged), connection)
         return self._apply(Admit(claims), connection, claim_id=claims[0].id)
 
     def _change(
@@ -320,18 +304,10 @@ class Delimiter(Desk):
         return answer
 
 
-def _owner(project: Any, user: Any) -> tuple[Scope, ...]:
-    """The scopes of an owner; at least one of project and user is named."""
-    scopes = Scope.owned(validation.optional_name(project, "project"), validation.optional_name(user, "user"))
-    if not scopes:
-        raise InvalidRequest("name a project, a user or both: somebody must be charged")
-    return tuple(scopes)
-
-
 def _new_claim(request: Request) -> NewClaim:
     if not isinstance(request, Request):
         raise InvalidRequest(f"claim_all takes delimiter.Request objects, not {type(request).__name__}")
-    _owner(request.project, request.user)
+    owner(request.project, request.user)
     id = validation.optional_name(request.id, "id")
     expires_in = request.expires_in
     return NewClaim(

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from delimiter.engine import Admit, Answer, Change, NewClaim, Provision, Release, Renew, Resize, Transfer
+from delimiter.changes import Admit, Change, NewClaim, Provision, Release, Renew, Resize, Transfer
+from delimiter.engine import Answer
 from delimiter.engines.records import Counter, Entry
 from delimiter.errors import BelowMinimum, DelimiterError, OverLimit
 from delimiter.model import CEILING, UNLIMITED, Scope, Violation
@@ -33,6 +34,8 @@ __all__ = ["Ledger", "over_limit"]
 class _Difference:
     used: int = 0
     reserved: int = 0
+    used_below: int = 0
+    reserved_below: int = 0
 
     @property
     def provisioned(self) -> int:
@@ -170,6 +173,8 @@ class Ledger:
             differences: _Differences = defaultdict(_Difference)
             for counter, amount in self._charges(entry.project, entry.user, entry.resources):
                 differences[counter].reserved -= amount
+                if _is_above(counter, entry.project):
+                    differences[counter].reserved_below -= amount
             self._apply(differences)
             entry.state, entry.expires_at, entry.changed = "provisioned", None, True
         return (entry.as_claim(self.now),)
@@ -286,10 +291,14 @@ class Ledger:
     ) -> None:
         project, user = owner if owner is not None else (entry.project, entry.user)
         for counter, amount in self._charges(project, user, resources):
+            change = sign * amount
+            held = change if entry.state == "reserved" else 0
             difference = differences[counter]
-            difference.used += sign * amount
-            if entry.state == "reserved":
-                difference.reserved += sign * amount
+            difference.used += change
+            difference.reserved += held
+            if _is_above(counter, project):
+                difference.used_below += change
+                difference.reserved_below += held
 
     def _refuse_growth(self, differences: _Differences, own: Iterable[str]) -> None:
         found = [
@@ -320,9 +329,24 @@ class Ledger:
         for counter, difference in differences.items():
             counter.used_change += difference.used
             counter.reserved_change += difference.reserved
+            counter.used_below_change += difference.used_below
+            counter.reserved_below_change += difference.reserved_below
+
+
+def _is_above(counter: Counter, project: str | None) -> bool:
+    """Whether the counter is that of an ancestor of the project."""
+    return counter.scope.kind == "project" and counter.scope.name != project
 
 
 def _in_order(differences: _Differences) -> list[tuple[Counter, _Difference]]:
-    """By resource; within one, from the whole deployment down to the user."""
+    """By resource; within one, from the whole deployment down the tree of projects to the user."""
     kinds = ("total", "project", "user")
-    return sorted(differences.items(), key=lambda item: (item[0].resource, kinds.index(item[0].scope.kind)))
+    return sorted(
+        differences.items(),
+        key=lambda item: (
+            item[0].resource,
+            kinds.index(item[0].scope.kind),
+            item[0].level,
+            item[0].scope.name,
+        ),
+    )

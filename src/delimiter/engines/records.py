@@ -29,8 +29,20 @@ class Counter:
     floor: int
     used: int
     reserved: int
+    #: How far a project is from the root of its tree: refusals name them from the top down.
+    level: int = 0
     used_change: int = 0
     reserved_change: int = 0
+    #: The part of the changes that comes from projects below this one.
+    used_below_change: int = 0
+    reserved_below_change: int = 0
+
+    @property
+    def changed(self) -> bool:
+        """A claim that goes from a project to its ancestor changes only which part of that comes from below."""
+        return bool(
+            self.used_change or self.reserved_change or self.used_below_change or self.reserved_below_change
+        )
 
     @property
     def used_now(self) -> int:

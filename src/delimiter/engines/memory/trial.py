@@ -6,13 +6,14 @@ floor that what shrank has fallen below, refuses it. No difference has to be wor
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-from delimiter.engine import Admit, Change, NewClaim, Provision, Release, Renew, Resize, Transfer
+from delimiter.changes import Admit, Change, NewClaim, Provision, Release, Renew, Resize, Transfer
+from delimiter.engines.memory.claims import Record, Sums, added_up
+from delimiter.engines.memory.rules import Rules
 from delimiter.errors import BelowMinimum, OverLimit
-from delimiter.model import CEILING, UNLIMITED, Claim, ClaimState, Resource, Scope, Violation
+from delimiter.model import Claim, Scope
 from delimiter.refusals import (
     already_known_as,
     ended_expired,
@@ -21,117 +22,7 @@ from delimiter.refusals import (
     id_used_before,
     not_to_renew,
     unknown_claim,
-    unknown_resource,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ORDER_OF_KINDS = ("total", "project", "user")
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A claim as it is kept. Never altered: a change puts another one in its place."""
-
-    made: int  # position in the order of creation
-    id: str
-    fingerprint: str
-    resources: Mapping[str, int]
-    project: str | None
-    user: str | None
-    parent: str | None
-    external_id: str | None
-    named: int  # when it took its external id, in the order of all that happened
-    state: ClaimState
-    ends_at: int | None  # of a reservation: when it runs out; of an ended claim: when it ended
-
-    def state_at(self, now: int) -> ClaimState:
-        if self.state == "reserved" and self.ends_at is not None and self.ends_at <= now:
-            return "expired"
-        return self.state
-
-    def live_at(self, now: int) -> bool:
-        return self.state_at(now) in ("reserved", "provisioned")
-
-    def scopes(self) -> list[Scope]:
-        return [Scope.total(), *_own_scopes(self)]
-
-    def claim_at(self, now: int) -> Claim:
-        state = self.state_at(now)
-        shown = self.ends_at if state in ("reserved", "expired") else None
-        return Claim(
-            id=self.id,
-            resources=dict(self.resources),
-            project=self.project,
-            user=self.user,
-            parent=self.parent,
-            state=state,
-            external_id=self.external_id,
-            expires_at=None if shown is None else _EPOCH + timedelta(microseconds=shown),
-        )
-
-
-@dataclass(slots=True)
-class Sum:
-    """What one scope uses of one resource."""
-
-    used: int = 0
-    provisioned: int = 0
-
-
-Key: TypeAlias = tuple[str, Scope]
-
-
-class Rules:
-    """Definitions and limits."""
-
-    def __init__(self) -> None:
-        self.definitions: dict[str, Resource] = {}
-        self.own: dict[Key, tuple[int | None, int | None]] = {}
-
-    def known(self, names: Iterable[str]) -> None:
-        for name in sorted(names):
-            if name not in self.definitions:
-                raise unknown_resource(name)
-
-    def maximum(self, key: Key) -> int:
-        resource, scope = key
-        own, _ = self.own.get(key, (None, None))
-        return self.definitions[resource].default(scope.kind)[0] if own is None else own
-
-    def minimum(self, key: Key) -> int:
-        resource, scope = key
-        _, own = self.own.get(key, (None, None))
-        return self.definitions[resource].default(scope.kind)[1] if own is None else own
-
-    def barrier(self, key: Key) -> int | None:
-        """What must not be passed. An unlimited project or user counts up to the ceiling."""
-        maximum = self.maximum(key)
-        if maximum != UNLIMITED:
-            return maximum
-        return None if key[1].kind == "total" else CEILING
-
-    def over(self, before: Mapping[Key, Sum], after: Mapping[Key, Sum]) -> list[Violation]:
-        """The limits that would be passed by what grows."""
-        found = []
-        for key in sorted(after, key=_position):
-            used, barrier = before.get(key, Sum()).used, self.barrier(key)
-            more = after[key].used - used
-            if barrier is not None and more > 0 and used + more > barrier:
-                found.append(Violation(key[0], str(key[1]), barrier, used, more, max(0, barrier - used)))
-        return found
-
-    def below(self, before: Mapping[Key, Sum], after: Mapping[Key, Sum]) -> list[Violation]:
-        """The floors that what is given back would fall below."""
-        found = []
-        for key in sorted(before, key=_position):
-            had, floor = before[key].provisioned, self.minimum(key)
-            less = after.get(key, Sum()).provisioned - had
-            if less < 0 and had + less < floor:
-                found.append(Violation(key[0], str(key[1]), floor, had, less, max(0, had - floor)))
-        return found
 
 
 class Trial:
@@ -158,17 +49,18 @@ class Trial:
             case Release():
                 return self._release(change)
 
-    def sums(self) -> dict[Key, Sum]:
-        found: dict[Key, Sum] = {}
-        for record in self.claims.values():
-            if not record.live_at(self.now):
-                continue
-            for name, amount in record.resources.items():
-                for scope in record.scopes():
-                    sum_ = found.setdefault((name, scope), Sum())
-                    sum_.used += amount
-                    sum_.provisioned += amount if record.state == "provisioned" else 0
-        return found
+    def sums(self) -> Sums:
+        return added_up(self.claims.values(), self.rules.tree, self.now)
+
+    def refuse_over(self, before: Sums, owners: set[Scope], told: set[Scope]) -> None:
+        """Refuse what has grown past a limit; of those ``told`` the numbers may be given."""
+        if violations := self.rules.over(before, self.sums(), owners):
+            raise OverLimit(violations, own=map(str, told))
+
+    def refuse_below(self, before: Sums, told: set[Scope]) -> None:
+        """Refuse what has shrunk below a floor."""
+        if violations := self.rules.below(before, self.sums()):
+            raise BelowMinimum(violations, own=map(str, told))
 
     def find(self, name: str) -> Record:
         """By its own id, else by external id: the live claim, else the last one that took it."""
@@ -216,10 +108,8 @@ class Trial:
             record = self._record(new)
             self._free(new.external_id)
             self._put(record)
-        if violations := self.rules.over(before, self.sums()):
-            raise OverLimit(
-                violations, own={str(scope) for new in change.claims for scope in _own_scopes(new)}
-            )
+        owners = {scope for new in change.claims for scope in Scope.owned(new.project, new.user)}
+        self.refuse_over(before, owners, told=owners)
         return tuple(self.claims[new.id].claim_at(self.now) for new in change.claims)
 
     def _is_replay(self, new: NewClaim) -> bool:
@@ -267,11 +157,10 @@ class Trial:
         record, before = self._live(self.find(change.id)), self.sums()
         self.rules.known(change.resources)
         claims = self._put(replace(record, resources=dict(sorted(change.resources.items()))))
-        own = {str(scope) for scope in _own_scopes(record)}
-        if violations := self.rules.over(before, self.sums()):
-            raise OverLimit(violations, own=own)
-        if not change.force and (violations := self.rules.below(before, self.sums())):
-            raise BelowMinimum(violations, own=own)
+        owners = set(Scope.owned(record.project, record.user))
+        self.refuse_over(before, owners, told=owners)
+        if not change.force:
+            self.refuse_below(before, told=owners)
         return claims
 
     def _transfer(self, change: Transfer) -> tuple[Claim, ...]:
@@ -279,8 +168,8 @@ class Trial:
         for record in self._subtree(root):
             if record.live_at(self.now):
                 self._put(replace(record, project=change.project, user=change.user))
-        if violations := self.rules.over(before, self.sums()):
-            raise OverLimit(violations, own={str(scope) for scope in _own_scopes(root)})
+        owners = set(Scope.owned(change.project, change.user))
+        self.refuse_over(before, owners, told=set(Scope.owned(root.project, root.user)))
         return (self.claims[root.id].claim_at(self.now),)
 
     def _release(self, change: Release) -> tuple[Claim, ...]:
@@ -288,16 +177,6 @@ class Trial:
         for record in self._subtree(root):
             if record.live_at(self.now):
                 self._put(replace(record, state="released", ends_at=self.now))
-        if not change.force and (violations := self.rules.below(before, self.sums())):
-            raise BelowMinimum(violations, own={str(scope) for scope in _own_scopes(root)})
+        if not change.force:
+            self.refuse_below(before, told=set(Scope.owned(root.project, root.user)))
         return ()
-
-
-def _own_scopes(owned: Record | NewClaim) -> list[Scope]:
-    named = ("project", owned.project), ("user", owned.user)
-    return [Scope(kind, name) for kind, name in named if name is not None]  # type: ignore[arg-type]
-
-
-def _position(key: Key) -> tuple[str, int, str]:
-    resource, scope = key
-    return resource, _ORDER_OF_KINDS.index(scope.kind), scope.name

@@ -15,28 +15,21 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from delimiter.engine import Admit, Answer, Change, NewClaim, Provision, Release, Renew, Resize, Transfer
+from delimiter.changes import Admit, Change, NewClaim, Provision, Release, Renew, Resize, Transfer
+from delimiter.engine import Answer
 from delimiter.engines.ledger import Ledger
 from delimiter.engines.records import Counter, Entry
 from delimiter.engines.sql.claims import Claims
 from delimiter.engines.sql.counters import Charged, Counters, Outdated, Start
-from delimiter.engines.sql.expiry import Expiry
+from delimiter.engines.sql.expiry import Expiry, RunOut
 from delimiter.engines.sql.writing import ClaimWriter
 from delimiter.errors import Conflict, DelimiterError, OverLimit, UnknownClaim, UnknownResource
 from delimiter.model import Scope
 
-__all__ = ["Changes", "RunOut"]
+__all__ = ["Changes"]
 
 #: How often a decision is begun again in a caller's transaction before it is called a conflict.
 _ATTEMPTS: Final = 8
-
-
-class RunOut(Exception):
-    """Reservations that ran out are in the way: sweep these rows, then decide again."""
-
-    def __init__(self, keys: Sequence[int]) -> None:
-        super().__init__()
-        self.keys = keys
 
 
 class Changes:

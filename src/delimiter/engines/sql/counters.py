@@ -7,7 +7,7 @@ counters it begins at. Limits are not remembered at all; they stand on the locke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
@@ -18,12 +18,14 @@ import sqlalchemy as sa
 from delimiter.engines.records import Counter
 from delimiter.engines.sql.chunking import chunks
 from delimiter.engines.sql.databases import Database
-from delimiter.engines.sql.definitions import Definitions
+from delimiter.engines.sql.definitions import Definition, Definitions
+from delimiter.engines.sql.events import EventLog, Standing
+from delimiter.engines.sql.projects import Projects
 from delimiter.engines.sql.schema import Tables
 from delimiter.errors import Conflict
-from delimiter.model import Scope
+from delimiter.model import UNLIMITED, Resource, Scope
 
-__all__ = ["Counters", "Outdated"]
+__all__ = ["Charged", "Counters", "Outdated", "Start", "effective", "is_limited"]
 
 #: Ways read by one statement: each is a term of its WHERE, of which SQLite takes no more than a thousand.
 _STARTS: Final = 200
@@ -41,21 +43,39 @@ class Outdated(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """From a project's or user's own counter to those above it that limit it too."""
+    """From a project's or user's own counter to those above it that limit it too.
+
+    ``above`` are their numbers and levels: the total first, then ancestors from the root down.
+    """
 
     own: int
     generation: int
-    above: tuple[int, ...]
+    level: int
+    above: tuple[tuple[int, int], ...]
+
+    def counters(self) -> Iterator[tuple[int, int]]:
+        yield from self.above
+        yield self.own, self.level
 
 
 class Counters:
     """The counters of one store. Statements are built once; calls only bind values."""
 
-    def __init__(self, tables: Tables, database: Database, definitions: Definitions) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        database: Database,
+        definitions: Definitions,
+        projects: Projects,
+        events: EventLog,
+    ) -> None:
         self._table = tables.counters
         self._limits = tables.limits
+        self._ancestors = tables.ancestors
         self._database = database
         self._definitions = definitions
+        self._projects = projects
+        self._events = events
         self._ways: dict[Start, _Way] = {}
         #: Counters made in transactions that are still open: nobody else sees them, and they may be rolled back.
         self._made: WeakKeyDictionary[Any, set[Start]] = WeakKeyDictionary()
@@ -68,15 +88,7 @@ class Counters:
         self._lock = database.locked(by_id)
         self._try_lock = database.locked(by_id, skip_locked=True)
         self._insert = database.insert_ignoring(tables.counters)
-        self._own_limit = database.locked(
-            sa.select(tables.limits.c.maximum, tables.limits.c.minimum).where(
-                tables.limits.c.resource_id == sa.bindparam("resource_id"),
-                tables.limits.c.kind == sa.bindparam("kind"),
-                tables.limits.c.scope == sa.bindparam("scope"),
-            ),
-            share=True,
-        )
-        # Cached per number of rows: the text of a statement must not be built at every claim.
+        # Cached per number of rows and columns: the text of a statement must not be built at every claim.
         self._add_statement = lru_cache(maxsize=256)(self._build_add)
 
     # -- which --------------------------------------------------------------------------------------------------
@@ -126,56 +138,109 @@ class Counters:
         for resource, scope in starts:
             id = self._definitions.id_of(connection, resource)
             names[id] = resource
-            by_resource.setdefault(id, {("total", "")}).add((scope.kind, scope.name))
-        c = self._table.c
+            by_resource.setdefault(id, set()).add((scope.kind, scope.name))
+        own, total, above, x = self._table.c, self._table.alias(), self._table.alias(), self._ancestors.c
         wanted = (
-            sa.and_(c.resource_id == id, c.kind == kind, c.scope == scope)
+            sa.and_(own.resource_id == id, own.kind == kind, own.scope == scope)
             for id, scopes in sorted(by_resource.items())
             for kind, scope in sorted(scopes)
         )
-        rows = connection.execute(
-            sa.select(c.id, c.resource_id, c.kind, c.scope, c.generation).where(sa.or_(*wanted))
-        ).all()
-        totals = {row.resource_id: row.id for row in rows if row.kind == "total"}
-        return {
-            (names[row.resource_id], Scope(row.kind, row.scope)): _Way(
-                row.id, row.generation, (totals[row.resource_id],) if row.resource_id in totals else ()
-            )
-            for row in rows
-            if row.kind != "total"
-        }
+        is_total = sa.and_(
+            total.c.resource_id == own.resource_id, total.c.kind == "total", total.c.scope == ""
+        )
+        is_limited = sa.or_(above.c.maximum != UNLIMITED, above.c.minimum > 0)
+        is_above = sa.and_(
+            above.c.resource_id == own.resource_id, above.c.kind == "project", above.c.scope == x.ancestor
+        )
+        joined = (
+            self._table.outerjoin(total, is_total)
+            .outerjoin(self._ancestors, sa.and_(own.kind == "project", x.project == own.scope))
+            .outerjoin(above, sa.and_(is_above, is_limited))
+        )
+        columns = [own.id, own.resource_id, own.kind, own.scope, own.generation]
+        statement = sa.select(
+            *columns, total.c.id.label("total"), x.distance, above.c.id.label("above")
+        ).select_from(joined)
+        rows: dict[Start, list[Any]] = {}
+        for row in connection.execute(statement.where(sa.or_(*wanted))):
+            rows.setdefault((names[row.resource_id], Scope(row.kind, row.scope)), []).append(row)
+        return {start: _way(found) for start, found in rows.items()}
 
     def _make(self, connection: sa.Connection, starts: Iterable[Start]) -> None:
-        """The first claim of a scope makes its counter, from limits that nobody changes meanwhile.
+        """The first claim of a scope makes its counter, from limits and a tree that nobody changes meanwhile.
 
-        The definition's row is share-locked until the transaction ends: a change of limits waits for it, and then
-        finds the new counter. All are made before any counter is locked, in one order.
+        So it does for the limited ancestors that have none yet: whoever has a counter has one above it for each of
+        those. The tree's and the definition's rows are share-locked until the transaction ends: a change of either
+        waits, and then finds the new counter. All are made before any counter is locked, in one order.
         """
+        starts = set(starts)
+        version = self._projects.share(connection)
         definitions = self._definitions.locked(connection, sorted({resource for resource, _ in starts}))
-        if self._database.plain_reads_lag and not self._definitions.are_seen(
-            connection, definitions.values()
+        if self._database.plain_reads_lag and not (
+            self._projects.is_seen(connection, version)
+            and self._definitions.are_seen(connection, definitions.values())
         ):
-            raise Conflict("limits have changed since the transaction's snapshot; start it anew")
-        for resource, scope in sorted(starts):
-            definition = definitions[resource]
-            own = connection.execute(
-                self._own_limit, {"resource_id": definition.id, "kind": scope.kind, "scope": scope.name}
-            ).first()
-            maximum, minimum = definition.resource.default(scope.kind)
-            connection.execute(
-                self._insert,
-                {
-                    "resource_id": definition.id,
-                    "kind": scope.kind,
-                    "scope": scope.name,
-                    "used": 0,
-                    "reserved": 0,
-                    "maximum": maximum if own is None or own.maximum is None else own.maximum,
-                    "minimum": minimum if own is None or own.minimum is None else own.minimum,
-                    # A rolled-back counter's number may be given again; then its generation must not be.
-                    "generation": definition.version,
-                },
-            )
+            raise Conflict("limits or projects have changed since the transaction's snapshot; start it anew")
+        above = self._projects.above(connection, {s.name for _, s in starts if s.kind == "project"})
+        ancestors = {
+            (resource, Scope("project", ancestor))
+            for resource, scope in starts
+            if scope.kind == "project"
+            for ancestor in above.get(scope.name, ())
+        } - starts
+        bounds = self.bounds(connection, definitions, starts | ancestors)
+        if ancestors:
+            ancestors = {start for start in ancestors if is_limited(*bounds[start])}
+            ancestors -= self._read_ways(connection, ancestors).keys()
+        for resource, scope in sorted(starts | ancestors):
+            self.make_one(connection, definitions[resource], scope, bounds[resource, scope])
+
+    def bounds(
+        self, connection: sa.Connection, definitions: Mapping[str, Definition], starts: Iterable[Start]
+    ) -> dict[Start, tuple[int, int]]:
+        """The maximum and minimum in force, from the tables of rules: for counters that are not there yet."""
+        ids = {definition.id: name for name, definition in definitions.items()}
+        wanted = set(starts)
+        l = self._limits.c  # noqa: E741
+        own: dict[Start, Any] = {}
+        for part in chunks(sorted({scope.name for _, scope in wanted})):
+            rows = sa.select(self._limits).where(l.resource_id.in_(sorted(ids)), l.scope.in_(part))
+            for row in connection.execute(rows):
+                own[ids[row.resource_id], Scope(row.kind, row.scope)] = row
+        return {
+            (name, scope): effective(definitions[name].resource, scope, own.get((name, scope)))
+            for name, scope in wanted
+        }
+
+    def make_one(
+        self,
+        connection: sa.Connection,
+        definition: Definition,
+        scope: Scope,
+        bounds: tuple[int, int],
+        held: tuple[int, int] = (0, 0),
+    ) -> None:
+        """A scope's counter. ``held`` is what is charged to it already, and how much of that is reserved.
+
+        To a project it comes from those below it: what it holds itself would have made a counter before.
+        """
+        below = held if scope.kind == "project" else (0, 0)
+        connection.execute(
+            self._insert,
+            {
+                "resource_id": definition.id,
+                "kind": scope.kind,
+                "scope": scope.name,
+                "used": held[0],
+                "reserved": held[1],
+                "used_below": below[0],
+                "reserved_below": below[1],
+                "maximum": bounds[0],
+                "minimum": bounds[1],
+                # A rolled-back counter's number may be given again; then its generation must not be.
+                "generation": definition.version,
+            },
+        )
 
     # -- locking and adding -------------------------------------------------------------------------------------
 
@@ -184,7 +249,8 @@ class Counters:
 
         With ``wait=False`` a counter that another transaction holds makes it ``Outdated`` too.
         """
-        ids = sorted({id for way in ways.values() for id in (way.own, *way.above)})
+        levels = dict(pair for way in ways.values() for pair in way.counters())
+        ids = sorted(levels)
         statement = self._lock if wait else self._try_lock
         rows: dict[int, Any] = {}
         for part in chunks(ids):
@@ -192,8 +258,8 @@ class Counters:
         if not all(self._is_way(connection, start, way, rows) for start, way in ways.items()):
             self.forget(ways)
             raise Outdated
-        counters = {id: self._counter(connection, row) for id, row in rows.items()}
-        return Charged({start: [counters[id] for id in (way.own, *way.above)] for start, way in ways.items()})
+        counters = {id: self._counter(connection, row, levels[id]) for id, row in rows.items()}
+        return Charged({start: [counters[id] for id, _ in way.counters()] for start, way in ways.items()})
 
     def _is_way(self, connection: sa.Connection, start: Start, way: _Way, rows: Mapping[int, Any]) -> bool:
         own = rows.get(way.own)
@@ -204,10 +270,10 @@ class Counters:
             # A number can be given again after the transaction that drew it was rolled back: is it still this scope?
             and (own.kind, own.scope) == scope
             and own.resource_id == self._definitions.id_of(connection, resource)
-            and all(id in rows for id in way.above)
+            and all(id in rows for id, _ in way.above)
         )
 
-    def _counter(self, connection: sa.Connection, row: Any) -> Counter:
+    def _counter(self, connection: sa.Connection, row: Any, level: int) -> Counter:
         return Counter(
             key=row.id,
             resource=self._definitions.name_of(connection, row.resource_id),
@@ -216,22 +282,33 @@ class Counters:
             floor=row.minimum,
             used=row.used,
             reserved=row.reserved,
+            level=level,
         )
 
     def add(self, connection: sa.Connection, counters: Iterable[Counter]) -> None:
-        """Write what was decided, onto the value that stands on the row."""
-        changed = [counter for counter in counters if counter.used_change or counter.reserved_change]
+        """Write what was decided, onto the value that stands on the row; and who is back within quota because of it."""
+        changed = [counter for counter in counters if counter.changed]
         for part in chunks(changed):
-            both = any(counter.reserved_change for counter in part)
+            columns = ["used"]
+            if any(counter.reserved_change for counter in part):
+                columns.append("reserved")
+            if any(counter.used_below_change or counter.reserved_below_change for counter in part):
+                columns += ["used_below", "reserved_below"]
             values: dict[str, int] = {}
             for number, counter in enumerate(part):
                 values[f"id{number}"] = counter.key
-                values[f"used{number}"] = counter.used_change
-                if both:
-                    values[f"reserved{number}"] = counter.reserved_change
-            connection.execute(self._add_statement(len(part), both), values)
+                for column in columns:
+                    values[f"{column}{number}"] = getattr(counter, f"{column}_change")
+            connection.execute(self._add_statement(len(part), tuple(columns)), values)
+        self._events.crossed(
+            connection,
+            (
+                (c.resource, c.scope, Standing(c.limit, c.used), Standing(c.limit, c.used_now))
+                for c in changed
+            ),
+        )
 
-    def _build_add(self, count: int, both: bool) -> sa.Update:  # noqa: FBT001 - lru_cache keys are positional
+    def _build_add(self, count: int, columns: tuple[str, ...]) -> sa.Update:
         c = self._table.c
         ids = [sa.bindparam(f"id{number}", type_=sa.BigInteger) for number in range(count)]
 
@@ -239,10 +316,33 @@ class Counters:
             changes = [(id, sa.bindparam(f"{column}{n}", type_=sa.BigInteger)) for n, id in enumerate(ids)]
             return sa.case(*((c.id == id, change) for id, change in changes), else_=0)
 
-        values: dict[Any, Any] = {c.used: c.used + by_id("used")}
-        if both:
-            values[c.reserved] = c.reserved + by_id("reserved")
+        values: dict[Any, Any] = {c[column]: c[column] + by_id(column) for column in columns}
         return self._database.by_key(sa.update(self._table).where(c.id.in_(ids)).values(values), self._table)
+
+
+def is_limited(maximum: int, minimum: int) -> bool:
+    """Whether a project must be charged for those below it: a maximum or a floor has to be watched there."""
+    return maximum != UNLIMITED or minimum > 0
+
+
+def effective(resource: Resource, scope: Scope, own: Any | None) -> tuple[int, int]:
+    """The maximum and minimum in force, where ``own`` (a row, if any) has a scope's own ones."""
+    default = resource.default(scope.kind)
+    if own is None:
+        return default
+    return (
+        default[0] if own.maximum is None else own.maximum,
+        default[1] if own.minimum is None else own.minimum,
+    )
+
+
+def _way(rows: Sequence[Any]) -> _Way:
+    """Of the rows of one counter: one for each of its ancestors, limited or not."""
+    first = rows[0]
+    depth = sum(row.distance is not None for row in rows)
+    above = sorted((depth - row.distance, row.above) for row in rows if row.above is not None)
+    total = () if first.total is None else ((first.total, 0),)
+    return _Way(first.id, first.generation, depth, (*total, *((id, level) for level, id in above)))
 
 
 class Charged:

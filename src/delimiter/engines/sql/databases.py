@@ -49,6 +49,8 @@ class Database:
     #: At REPEATABLE READ a locking read sees the present and a plain one the snapshot. What belongs to a locked row
     #: must then be read with a lock too. (Elsewhere the lock itself fails when the snapshot is older than the row.)
     plain_reads_lag: bool = False
+    #: LISTEN and NOTIFY: a commit wakes those who wait for events.
+    notifies: bool = False
     #: READ COMMITTED must be asked for: the default is higher, or unknown.
     isolation: str | None = "READ COMMITTED"
     #: How each driver that is known well is told to bound its waits (seconds); other drivers keep their own ways.
@@ -177,6 +179,7 @@ _POSTGRESQL: Final = Database(
     },
     insert_ignoring=lambda table: postgresql.insert(table).on_conflict_do_nothing(),
     no_key_update=True,
+    notifies=True,
     connect_args=dict.fromkeys(("psycopg", "psycopg_async"), _psycopg_arguments),
     bound_waits="SET LOCAL lock_timeout = {milliseconds}",
 )

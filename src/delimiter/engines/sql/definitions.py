@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import sqlalchemy as sa
 
@@ -27,12 +28,17 @@ class Definition:
 
 
 class Definitions:
-    """Names and numbers of resources. A number never changes and is never given again, so it may be remembered."""
+    """Names and numbers of resources. A number never changes and is never given again, so it may be remembered.
+
+    (Once it is committed: one that was given in a transaction which is rolled back can be given again.)
+    """
 
     def __init__(self, tables: Tables, database: Database) -> None:
         r = tables.resources.c
         self._ids: dict[str, int] = {}
         self._names: dict[int, str] = {}
+        #: Transactions that are making definitions, and may be rolled back.
+        self._making: WeakSet[Any] = WeakSet()
         self._by_name = sa.select(r.id, r.name).where(r.name == sa.bindparam("name"))
         self._by_id = sa.select(r.id, r.name).where(r.id == sa.bindparam("id"))
         by_ids = (
@@ -41,6 +47,10 @@ class Definitions:
         by_ids = database.by_key(by_ids, tables.resources)
         self._shared = database.locked(by_ids, share=True)
         self._exclusive = database.locked(by_ids)
+        every = sa.select(tables.resources).order_by(r.id)
+        self._all = every.where(r.defined == 1)
+        self._lock_all = database.locked(every)
+        self._sum_of_versions = sa.select(sa.func.coalesce(sa.func.sum(r.version), 0))
         self._versions = sa.select(r.id, r.version).where(r.id.in_(sa.bindparam("ids", expanding=True)))
 
     def id_of(self, connection: sa.Connection, name: str) -> int:
@@ -51,18 +61,26 @@ class Definitions:
         return id
 
     def id_if_known(self, connection: sa.Connection, name: str) -> int | None:
-        if name not in self._ids:
-            row = connection.execute(self._by_name, {"name": name}).first()
-            if row is None:
-                return None
-            self._ids[row.name], self._names[row.id] = row.id, row.name
-        return self._ids[name]
+        known = self._ids.get(name)
+        if known is not None:
+            return known
+        row = connection.execute(self._by_name, {"name": name}).first()
+        return None if row is None else self._remembered(connection, row).id
 
     def name_of(self, connection: sa.Connection, id: int) -> str:
-        if id not in self._names:
-            row = connection.execute(self._by_id, {"id": id}).one()
+        known = self._names.get(id)
+        if known is not None:
+            return known
+        return str(self._remembered(connection, connection.execute(self._by_id, {"id": id}).one()).name)
+
+    def _remembered(self, connection: sa.Connection, row: Any) -> Any:
+        if connection.get_transaction() not in self._making:
             self._ids[row.name], self._names[row.id] = row.id, row.name
-        return self._names[id]
+        return row
+
+    def make_in(self, connection: sa.Connection) -> None:
+        """Remember nothing that this transaction sees: it makes a definition, and may be rolled back."""
+        self._making.add(connection.get_transaction())
 
     def locked(
         self, connection: sa.Connection, names: Iterable[str], *, exclusive: bool = False
@@ -70,13 +88,29 @@ class Definitions:
         """The definitions as they are, locked in order of their numbers: shared, or against everybody."""
         ids = sorted(self.id_of(connection, name) for name in names)
         rows = connection.execute(self._exclusive if exclusive else self._shared, {"ids": ids}).all()
-        found = {
-            row.name: Definition(row.id, resource_of(row), bool(row.defined), row.version) for row in rows
-        }
+        found = {row.name: _definition(row) for row in rows}
         for name in names:
             if name not in found or not found[name].defined:
                 raise unknown_resource(name)
         return found
+
+    def all(self, connection: sa.Connection) -> list[Definition]:
+        """Every definition that stands, in order of their numbers."""
+        return [_definition(row) for row in connection.execute(self._all)]
+
+    def hold(self, connection: sa.Connection, names: Iterable[str]) -> list[int]:
+        """Keep everybody else from changing these, defined or not, until the transaction ends; their numbers."""
+        ids = sorted(self.id_of(connection, name) for name in names)
+        connection.execute(self._exclusive, {"ids": ids}).all()
+        return ids
+
+    def hold_all(self, connection: sa.Connection) -> None:
+        """Keep everybody else from changing any definition or limit until the transaction ends."""
+        connection.execute(self._lock_all).all()
+
+    def sum_of_versions(self, connection: sa.Connection) -> int:
+        """Grows with every change of a definition or a limit."""
+        return int(connection.execute(self._sum_of_versions).scalar_one())
 
     def are_seen(self, connection: sa.Connection, locked: Iterable[Definition]) -> bool:
         """Whether the transaction's snapshot shows these as they are on the locked rows.
@@ -86,6 +120,10 @@ class Definitions:
         versions = {definition.id: definition.version for definition in locked}
         rows = connection.execute(self._versions, {"ids": sorted(versions)})
         return {row.id: row.version for row in rows} == versions
+
+
+def _definition(row: Any) -> Definition:
+    return Definition(row.id, resource_of(row), bool(row.defined), row.version)
 
 
 def resource_of(row: Any) -> Resource:

@@ -17,14 +17,23 @@ from delimiter.engines.sql.claims import Claims
 from delimiter.engines.sql.counters import Counters, Outdated
 from delimiter.engines.sql.databases import Clock, Database
 from delimiter.engines.sql.definitions import Definitions
+from delimiter.engines.sql.projects import within
 from delimiter.engines.sql.schema import Tables
 from delimiter.engines.sql.writing import ClaimWriter
 from delimiter.model import Scope, Violation
 
-__all__ = ["Expiry"]
+__all__ = ["Expiry", "RunOut"]
 
 #: Reservations swept on the way of one decision; if that makes no room, it looks again.
 _AT_ONCE: Final = 200
+
+
+class RunOut(Exception):
+    """Reservations that ran out are in the way: sweep these rows, then decide again."""
+
+    def __init__(self, keys: Sequence[int]) -> None:
+        super().__init__()
+        self.keys = keys
 
 
 class Expiry:
@@ -53,7 +62,11 @@ class Expiry:
         of_resource = sa.select(c.id).join(tables.allocations, a.claim == c.id)
         of_resource = of_resource.where(ran_out, a.resource_id == sa.bindparam("resource_id")).limit(_AT_ONCE)
         name = sa.bindparam("name", type_=c.project_id.type)
-        charged = {"total": sa.true(), "project": c.project_id == name, "user": c.user_id == name}
+        charged = {
+            "total": sa.true(),
+            "project": within(tables, c.project_id, name),
+            "user": c.user_id == name,
+        }
         self._in_the_way = {kind: of_resource.where(owner) for kind, owner in charged.items()}
         self._free_in_the_way = {
             kind: database.locked(found, skip_locked=True) for kind, found in self._in_the_way.items()

@@ -1,56 +1,55 @@
-"""Definitions and limits: changing them, and bringing every counter they bear on up to date in the same transaction.
+"""Definitions and limits, and the edits that change them.
 
-A change holds the definition's row against everybody, so no counter of the resource can be made meanwhile; it locks
-the counters it bears on, in their order, and only then reads what it sums, in a statement of its own: at READ COMMITTED
-a statement that waited for a lock still sees the rest of the world as it was before the wait.
+A change shares the tree's row and holds the definition's row against everybody, so no counter of the resource can be
+made meanwhile; :mod:`.bounds` then locks the counters it bears on, in their order, and only then reads what it sums:
+at READ COMMITTED a statement that waited for a lock still sees the rest of the world as it was before the wait.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import sqlalchemy as sa
 
-from delimiter.engine import Keep, LimitChange
-from delimiter.engines.sql.chunking import chunks
+from delimiter.edits import Keep, LimitChange
+from delimiter.engines.sql.bounds import Bounds
 from delimiter.engines.sql.databases import Database
 from delimiter.engines.sql.definitions import Definition, Definitions, resource_of
+from delimiter.engines.sql.events import EventLog
+from delimiter.engines.sql.readings import Readings
 from delimiter.engines.sql.schema import Tables
 from delimiter.engines.sql.sums import Sums
-from delimiter.errors import Conflict, InvalidRequest
-from delimiter.model import CEILING, UNLIMITED, Resource, Scope
+from delimiter.errors import Conflict
+from delimiter.model import UNLIMITED, Overage, OwnLimit, Resource, Scope
 from delimiter.refusals import still_claimed
 
 __all__ = ["Limits"]
-
-#: The own maximum and minimum of scopes that have any.
-_OwnLimits: TypeAlias = dict[Scope, tuple[int | None, int | None]]
 
 
 class Limits:
     """Writes definitions and limits of one store."""
 
-    def __init__(self, tables: Tables, database: Database, definitions: Definitions, sums: Sums) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        database: Database,
+        definitions: Definitions,
+        sums: Sums,
+        bounds: Bounds,
+        readings: Readings,
+        events: EventLog,
+    ) -> None:
         self._tables = tables
         self._database = database
         self._definitions = definitions
         self._sums = sums
-        r, c = tables.resources.c, tables.counters.c
+        self._bounds = bounds
+        self._readings = readings
+        self._events = events
+        r = tables.resources.c
         self._by_name = sa.select(tables.resources).where(r.name == sa.bindparam("name"))
         self._insert = database.insert_ignoring(tables.resources)
         self._update = sa.update(tables.resources).where(r.id == sa.bindparam("key"))
-        counters = sa.select(c.id, c.kind, c.scope, c.used, c.maximum, c.minimum).order_by(c.id)
-        self._lock_counters = database.locked(
-            database.by_key(counters.where(c.id.in_(sa.bindparam("ids", expanding=True))), tables.counters)
-        )
-        self._set_bounds = database.by_key(
-            sa.update(tables.counters)
-            .where(c.id.in_(sa.bindparam("ids", expanding=True)))
-            .values(maximum=sa.bindparam("max"), minimum=sa.bindparam("min")),
-            tables.counters,
-        )
 
     # -- definitions --------------------------------------------------------------------------------------------
 
@@ -59,21 +58,37 @@ class Limits:
         row = connection.execute(self._by_name, {"name": resource.name}).first()
         return row is not None and bool(row.defined) and resource_of(row) == resource
 
-    def define(self, connection: sa.Connection, resource: Resource) -> None:
+    def define(self, connection: sa.Connection, resource: Resource) -> list[Overage]:
         values = _columns(resource)
         row = connection.execute(self._database.locked(self._by_name), {"name": resource.name}).first()
         if row is None:
-            connection.execute(self._insert, {**values, "name": resource.name, "defined": 1, "version": 0})
+            self._definitions.make_in(connection)
+            connection.execute(self._insert, {**values, "name": resource.name, "defined": 0, "version": 0})
             row = connection.execute(self._database.locked(self._by_name), {"name": resource.name}).first()
             if row is None:
                 raise Conflict("the definition was made and withdrawn meanwhile")
-        if not row.defined or resource_of(row) != resource:
-            self._write(connection, row.id, {**values, "defined": 1})
-        self._bring_up_to_date(connection, Definition(row.id, resource, defined=True, version=row.version))
+        before = resource_of(row)
+        if row.defined and before == resource:
+            return []
+        self._write(connection, row.id, {**values, "defined": 1})
+        definition = Definition(row.id, resource, defined=True, version=row.version)
+        if row.defined:
+            self._tell_of_defaults(connection, definition, before)
+        return self._bounds.of_all(connection, definition)
+
+    def _tell_of_defaults(self, connection: sa.Connection, definition: Definition, before: Resource) -> None:
+        name, after = definition.resource.name, definition.resource
+        total = Scope.total()
+        if self._own(connection, definition.id, total) is None and before.max != after.max:
+            used = self._readings.used(connection, name, total)
+            self._events.limit_changed(connection, name, str(total), before.max, after.max, used)
+        for kind in ("project", "user"):
+            was, now = before.default(kind)[0], after.default(kind)[0]
+            self._events.limit_changed(connection, name, f"{kind}:*", was, now, None)
 
     def undefine(self, connection: sa.Connection, name: str) -> None:
         definition = self._definitions.locked(connection, [name], exclusive=True)[name]
-        self._lock(connection, definition.id)
+        self._bounds.lock(connection, self._tables.counters.c.resource_id == definition.id)
         if self._sums.is_claimed(connection, definition.id):
             raise still_claimed(name)
         for table in (self._tables.counters, self._tables.limits):
@@ -85,25 +100,55 @@ class Limits:
         version = self._tables.resources.c.version
         connection.execute(self._update.values(**values, version=version + 1), {"key": id})
 
+    def defined(self, connection: sa.Connection) -> list[Resource]:
+        """All definitions, by name."""
+        return sorted(
+            (definition.resource for definition in self._definitions.all(connection)),
+            key=lambda resource: resource.name,
+        )
+
     # -- limits -------------------------------------------------------------------------------------------------
 
-    def set(self, connection: sa.Connection, name: str, scope: Scope, change: LimitChange) -> int:
-        """Change one scope's own limit; the maximum that is in force now."""
+    def set(self, connection: sa.Connection, name: str, scope: Scope, change: LimitChange) -> list[Overage]:
+        """Change one scope's own limit; the scope, if it uses more than the maximum in force."""
         definition = self._definitions.locked(connection, [name], exclusive=True)[name]
-        table = self._tables.limits
-        where = sa.and_(
-            table.c.resource_id == definition.id, table.c.kind == scope.kind, table.c.scope == scope.name
+        default = definition.resource.default(scope.kind)[0]
+        row = self._row(connection, definition.id, scope)
+        before = (None, None) if row is None else (row.maximum, row.minimum)
+        after = (
+            before[0] if change.max is Keep.KEEP else change.max,
+            before[1] if change.min is Keep.KEEP else change.min,
         )
-        row = connection.execute(self._database.locked(sa.select(table).where(where))).first()
-        maximum = (row.maximum if row else None) if change.max is Keep.KEEP else change.max
-        minimum = (row.minimum if row else None) if change.min is Keep.KEEP else change.min
-        if maximum is None and minimum is None:
-            if row is not None:
-                connection.execute(sa.delete(table).where(where))
+        maximum = default if after[0] is None else after[0]
+        if after != before:
+            self._put(connection, definition.id, scope, row, after)
+            self._write(connection, definition.id, {})
+            previous = default if before[0] is None else before[0]
+            if previous != maximum:
+                used = self._readings.used(connection, name, scope)
+                self._events.limit_changed(connection, name, str(scope), previous, maximum, used)
+            self._bounds.of_scope(connection, definition, scope)
+        if maximum == UNLIMITED:
+            return []
+        used = self._readings.used(connection, name, scope)
+        return [Overage(name, str(scope), maximum, used)] if used > maximum else []
+
+    def _put(
+        self,
+        connection: sa.Connection,
+        resource_id: int,
+        scope: Scope,
+        row: Any | None,
+        values: tuple[int | None, int | None],
+    ) -> None:
+        table = self._tables.limits
+        maximum, minimum = values
+        if values == (None, None):
+            connection.execute(sa.delete(table).where(self._here(resource_id, scope)))
         elif row is None:
             connection.execute(
                 sa.insert(table).values(
-                    resource_id=definition.id,
+                    resource_id=resource_id,
                     kind=scope.kind,
                     scope=scope.name,
                     maximum=maximum,
@@ -111,107 +156,49 @@ class Limits:
                 )
             )
         else:
-            connection.execute(sa.update(table).where(where).values(maximum=maximum, minimum=minimum))
-        self._write(connection, definition.id, {})
-        self._bring_up_to_date(connection, definition, scope)
-        return definition.resource.default(scope.kind)[0] if maximum is None else maximum
+            changed = sa.update(table).where(self._here(resource_id, scope))
+            connection.execute(changed.values(maximum=maximum, minimum=minimum))
 
-    # -- counters -----------------------------------------------------------------------------------------------
+    def forget_project(self, connection: sa.Connection, project: str) -> None:
+        """A removed project's own limits go with it. It holds nothing, so nobody is over quota because of that."""
+        scope = Scope("project", project)
+        table = self._tables.limits
+        theirs = sa.and_(table.c.kind == scope.kind, table.c.scope == scope.name)
+        for row in connection.execute(sa.select(table).where(theirs).order_by(table.c.resource_id)).all():
+            self._write(connection, row.resource_id, {})
+            name = self._definitions.name_of(connection, row.resource_id)
+            definition = self._definitions.locked(connection, [name])[name]
+            if row.maximum is not None:
+                default = definition.resource.default(scope.kind)[0]
+                self._events.limit_changed(connection, name, str(scope), row.maximum, default, 0)
+        connection.execute(sa.delete(table).where(theirs))
 
-    def _bring_up_to_date(
-        self, connection: sa.Connection, definition: Definition, scope: Scope | None = None
-    ) -> None:
-        """Write the limits in force onto the counters (of one scope, or all), and make or drop the total's.
-
-        The total has a counter only while it has a limit: claims of different projects must not meet where nothing
-        needs deciding. When it comes or goes, everybody's way changes.
-        """
-        bounds = self._bounds(
-            definition, self._own_limits(connection, definition.id, Scope.total()), Scope.total()
-        )
-        total_limited = bounds[0] != UNLIMITED or bounds[1] > 0
-        t = self._tables.counters
-        total_key = connection.scalar(
-            sa.select(t.c.id).where(t.c.resource_id == definition.id, t.c.kind == "total", t.c.scope == "")
-        )
-        turns = total_limited != (total_key is not None)
-        if turns:
-            scope = None
-        rows = self._lock(connection, definition.id, scope)
-        own = self._own_limits(connection, definition.id, scope)
-        self._write_bounds(connection, definition, rows, own)
-        if turns:
-            connection.execute(
-                sa.update(t).where(t.c.resource_id == definition.id).values(generation=t.c.generation + 1)
-            )
-            if total_key is None:
-                self._make_total(connection, definition, bounds)
-            else:
-                connection.execute(sa.delete(t).where(t.c.id == total_key))
-
-    def _make_total(self, connection: sa.Connection, definition: Definition, bounds: tuple[int, int]) -> None:
-        """From now on the total is counted; what it holds already is summed under the locks of all counters."""
-        used, reserved = self._sums.of_total(connection, definition.id)
-        if used > CEILING:
-            raise InvalidRequest(
-                f"{definition.resource.name}: {used} is claimed in total, more than one counter can hold ({CEILING})"
-            )
-        connection.execute(
-            sa.insert(self._tables.counters).values(
-                resource_id=definition.id,
-                kind="total",
-                scope="",
-                used=used,
-                reserved=reserved,
-                maximum=bounds[0],
-                minimum=bounds[1],
-                generation=0,
-            )
-        )
-
-    def _write_bounds(
-        self, connection: sa.Connection, definition: Definition, rows: Sequence[Any], own: _OwnLimits
-    ) -> None:
-        outdated: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-        for row in rows:
-            wanted = self._bounds(definition, own, Scope(row.kind, row.scope))
-            if (row.maximum, row.minimum) != wanted:
-                outdated[wanted].append(row.id)
-        for (maximum, minimum), ids in outdated.items():
-            for part in chunks(ids):
-                connection.execute(self._set_bounds, {"max": maximum, "min": minimum, "ids": part})
-
-    def _lock(self, connection: sa.Connection, resource_id: int, scope: Scope | None = None) -> list[Any]:
-        """Lock every counter of a resource (or one scope's), in the order in which claims do."""
-        c = self._tables.counters.c
-        ids = sa.select(c.id).where(c.resource_id == resource_id).order_by(c.id)
+    def own(self, connection: sa.Connection, scope: Scope | None = None) -> list[OwnLimit]:
+        """The limits that scopes (or this one) have of their own."""
+        l, r = self._tables.limits, self._tables.resources  # noqa: E741
+        joined = l.join(r, r.c.id == l.c.resource_id)
+        statement = sa.select(r.c.name, l.c.kind, l.c.scope, l.c.maximum, l.c.minimum).select_from(joined)
         if scope is not None:
-            ids = ids.where(c.kind == scope.kind, c.scope == scope.name)
-        found = list(connection.scalars(ids))
-        return [
-            row for part in chunks(found) for row in connection.execute(self._lock_counters, {"ids": part})
+            statement = statement.where(l.c.kind == scope.kind, l.c.scope == scope.name)
+        found = [
+            OwnLimit(row.name, Scope(row.kind, row.scope), row.maximum, row.minimum)
+            for row in connection.execute(statement)
         ]
+        kinds = ("total", "project", "user")
+        return sorted(found, key=lambda own: (own.resource, kinds.index(own.scope.kind), own.scope.name))
 
-    def _own_limits(self, connection: sa.Connection, resource_id: int, scope: Scope | None) -> _OwnLimits:
+    def _here(self, resource_id: int, scope: Scope) -> sa.ColumnElement[bool]:
         l = self._tables.limits.c  # noqa: E741
-        rows = sa.select(l.kind, l.scope, l.maximum, l.minimum).where(l.resource_id == resource_id)
-        if scope is not None:
-            rows = rows.where(l.kind == scope.kind, l.scope == scope.name)
-        return {Scope(row.kind, row.scope): (row.maximum, row.minimum) for row in connection.execute(rows)}
+        return sa.and_(l.resource_id == resource_id, l.kind == scope.kind, l.scope == scope.name)
 
-    @staticmethod
-    def _bounds(definition: Definition, own: _OwnLimits, scope: Scope) -> tuple[int, int]:
-        """The maximum and minimum in force."""
-        default = definition.resource.default(scope.kind)
-        maximum, minimum = own.get(scope, (None, None))
-        return default[0] if maximum is None else maximum, default[1] if minimum is None else minimum
+    def _row(self, connection: sa.Connection, resource_id: int, scope: Scope) -> Any | None:
+        return connection.execute(
+            sa.select(self._tables.limits).where(self._here(resource_id, scope))
+        ).first()
 
-    def defined(self, connection: sa.Connection) -> list[Resource]:
-        """All definitions, by name."""
-        rows = connection.execute(
-            sa.select(self._tables.resources).where(self._tables.resources.c.defined == 1)
-        )
-        return sorted((resource_of(row) for row in rows), key=lambda resource: resource.name)
+    def _own(self, connection: sa.Connection, resource_id: int, scope: Scope) -> int | None:
+        row = self._row(connection, resource_id, scope)
+        return None if row is None else row.maximum
 
 
 def _columns(resource: Resource) -> dict[str, Any]:

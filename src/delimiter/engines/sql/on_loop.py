@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.util import await_only
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from delimiter.engine import OpenOptions
-from delimiter.engines.sql.store import SqlEngine, refuse_single_connection
+from delimiter.engines.sql.opening import refuse_single_connection
+from delimiter.engines.sql.store import SqlEngine
 from delimiter.errors import InvalidRequest
+
+T = TypeVar("T")
 
 __all__ = ["SqlEngineOnLoop", "join", "open_url"]
 
@@ -36,4 +42,38 @@ class SqlEngineOnLoop(SqlEngine):
     asynchronous = True
 
     def pause(self, seconds: float) -> None:
-        await_only(asyncio.sleep(seconds))
+        if _home.loop is None:
+            await_only(asyncio.sleep(seconds))
+        else:
+            time.sleep(seconds)
+
+    def beside(self, call: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+
+        def in_a_thread() -> T:
+            _home.loop = loop
+            try:
+                return call()
+            finally:
+                _home.loop = None
+
+        return await_only(asyncio.to_thread(in_a_thread))
+
+    def now(self) -> int:
+        # Whoever asks a source, beside the loop, asks for the store's time just before.
+        if _home.loop is None:
+            return super().now()
+        return asyncio.run_coroutine_threadsafe(_spawned(super().now), _home.loop).result()
+
+
+class _Home(threading.local):
+    """In a thread beside the loop: the loop, on which alone the driver can be used."""
+
+    loop: asyncio.AbstractEventLoop | None = None
+
+
+_home = _Home()
+
+
+async def _spawned(call: Callable[[], T]) -> T:
+    return await greenlet_spawn(call)

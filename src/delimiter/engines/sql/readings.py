@@ -16,15 +16,18 @@ from delimiter.engines.ledger import over_limit
 from delimiter.engines.sql.claims import Claims
 from delimiter.engines.sql.databases import Clock
 from delimiter.engines.sql.definitions import Definitions
+from delimiter.engines.sql.projects import within
 from delimiter.engines.sql.schema import Tables
 from delimiter.engines.sql.sums import halves, whole
-from delimiter.model import UNLIMITED, Claim, Decision, Scope, ScopeKind, Usage, Violation
+from delimiter.model import UNLIMITED, Claim, Decision, Level, Scope, ScopeKind, Usage, Violation
 from delimiter.refusals import unknown_claim, unknown_resource
 
 __all__ = ["Readings"]
 
 
 _NOW: Final = sa.bindparam("now", type_=sa.BigInteger)
+
+_KINDS: Final = ("total", "project", "user")
 
 
 class Readings:
@@ -41,7 +44,7 @@ class Readings:
     # -- usage and limits ---------------------------------------------------------------------------------------
 
     def usage(self, connection: sa.Connection, scope: Scope) -> dict[str, Usage]:
-        rows = self._read(connection, [scope], derive=scope.kind == "total")
+        rows = self._read(connection, [scope], derive=True)
         return {row.name: Usage(row.maximum, *_used(row)) for row in rows}
 
     def limits(self, connection: sa.Connection, scope: Scope) -> dict[str, int]:
@@ -49,23 +52,21 @@ class Readings:
 
     def used(self, connection: sa.Connection, resource: str, scope: Scope) -> int:
         """What one scope uses of one resource now."""
-        (row,) = self._read(connection, [scope], derive=False, names=[resource])
+        (row,) = self._read(connection, [scope], derive=True, names=[resource])
         return _used(row)[0]
 
     def check(
         self, connection: sa.Connection, resources: Mapping[str, int], scopes: Sequence[Scope]
     ) -> Decision:
-        rows = self._read(connection, [Scope.total(), *scopes], derive=False, names=list(resources))
+        rows = self._read(
+            connection, [Scope.total(), *scopes], derive=False, whole_way=True, names=list(resources)
+        )
         violations: list[Violation] = []
         available: dict[str, int | None] = dict.fromkeys(resources)
-        known = {row.name for row in rows}
-        for name in resources:
-            if name not in known:
-                raise unknown_resource(name)
         for row in rows:
             used = _used(row)[0]
             scope = Scope(row.kind, row.scope)
-            if scope.kind != "total" or row.maximum != UNLIMITED:
+            if scope in scopes or row.maximum != UNLIMITED:
                 violation = over_limit(row.name, scope, row.maximum, used, resources[row.name])
                 if violation is not None:
                     violations.append(violation)
@@ -75,69 +76,184 @@ class Readings:
                 available[row.name] = room if before is None else min(before, room)
         return Decision(not violations, tuple(violations), available)
 
+    def levels(self, connection: sa.Connection, names: Sequence[str], scopes: Sequence[Scope]) -> list[Level]:
+        rows = self._read(connection, [Scope.total(), *scopes], derive=True, whole_way=True, names=names)
+        levels = [Level(row.name, Scope(row.kind, row.scope), row.maximum, *_used(row)) for row in rows]
+        return sorted(levels, key=lambda level: names.index(level.resource))
+
     def _read(
         self,
         connection: sa.Connection,
         scopes: Sequence[Scope],
         *,
         derive: bool,
+        whole_way: bool = False,
         names: Sequence[str] | None = None,
     ) -> list[Any]:
-        """A row for each defined resource and scope, by resource, then in the order of the scopes."""
-        statement = self._statement(tuple(scope.kind for scope in scopes), derive, names is not None)
+        """A row for each resource and scope: by resource, then from the total down the tree to the user.
+
+        ``derive``: what a scope without a limit uses is added up; it is on nobody's way. ``whole_way``: with the
+        ancestors of the project.
+        """
+        kinds = tuple(scope.kind for scope in scopes)
+        statement = self._statement(kinds, derive, whole_way, names is not None)
         values: dict[str, Any] = {f"scope{number}": scope.name for number, scope in enumerate(scopes)}
         # Bound as a value: compared with a sub-select, PostgreSQL would take a third of all reservations for due.
         values["now"] = self._claims.now(connection)
         if names is not None:
             values["names"] = list(names)
         rows = connection.execute(statement, values).all()
-        order = {scope: number for number, scope in enumerate(scopes)}
-        return sorted(rows, key=lambda row: (row.name, order[Scope(row.kind, row.scope)]))
+        if names is not None:
+            known = {row.name for row in rows}
+            for name in names:
+                if name not in known:
+                    raise unknown_resource(name)
+        return sorted(rows, key=lambda row: (row.name, _KINDS.index(row.kind), -row.distance))
 
-    def _build(self, kinds: tuple[ScopeKind, ...], derive: bool, named: bool) -> sa.Executable:  # noqa: FBT001
-        parts = [self._part(kind, number, derive=derive, named=named) for number, kind in enumerate(kinds)]
+    def _build(
+        self,
+        kinds: tuple[ScopeKind, ...],
+        derive: bool,  # noqa: FBT001 - lru_cache keys are positional
+        whole_way: bool,  # noqa: FBT001
+        named: bool,  # noqa: FBT001
+    ) -> sa.Executable:
+        parts = []
+        for number, kind in enumerate(kinds):
+            scope = sa.bindparam(f"scope{number}", type_=self._tables.counters.c.scope.type)
+            parts.append(self._own_part(kind, scope, derive=derive, named=named))
+            if whole_way and kind == "project":
+                parts.append(self._part_above(scope, derive=derive, named=named))
         return parts[0] if len(parts) == 1 else sa.union_all(*parts)
 
-    def _part(self, kind: ScopeKind, number: int, *, derive: bool, named: bool) -> sa.Select[Any]:
+    def _own_part(
+        self, kind: ScopeKind, scope: sa.BindParameter[str], *, derive: bool, named: bool
+    ) -> sa.Select[Any]:
+        """The scope itself."""
         r, l, k = self._tables.resources, self._tables.limits, self._tables.counters  # noqa: E741
-        scope = sa.bindparam(f"scope{number}", type_=k.c.scope.type)
-        expired = self._expired(kind, scope)
+        gone = self._gone(self._owned(kind, scope)).subquery()
         joined = (
             r.outerjoin(l, sa.and_(l.c.resource_id == r.c.id, l.c.kind == kind, l.c.scope == scope))
             .outerjoin(k, sa.and_(k.c.resource_id == r.c.id, k.c.kind == kind, k.c.scope == scope))
-            .outerjoin(expired, expired.c.resource_id == r.c.id)
+            .outerjoin(gone, gone.c.resource_id == r.c.id)
         )
+        derived = self._derived(kind, scope) if derive else None
+        if derived is not None:
+            joined = joined.outerjoin(derived, derived.c.resource_id == r.c.id)
         columns = [
             r.c.name,
             sa.literal(kind).label("kind"),
             scope.label("scope"),
+            sa.literal_column("0", sa.BigInteger).label("distance"),
             sa.func.coalesce(k.c.maximum, l.c.maximum, r.c[f"{kind}_max"]).label("maximum"),
-            k.c.used,
-            k.c.reserved,
-            expired.c.gone_high,
-            expired.c.gone_low,
+            *_amounts(k, gone, derived),
         ]
-        if derive:
-            derived = self._derived()
-            joined = joined.outerjoin(derived, derived.c.resource_id == r.c.id)
-            columns += [c for c in derived.c if c.name != "resource_id"]
-        statement = sa.select(*columns).select_from(joined).where(r.c.defined == 1)
-        return statement.where(r.c.name.in_(sa.bindparam("names", expanding=True))) if named else statement
+        return self._of_resources(sa.select(*columns).select_from(joined), named=named)
 
-    def _expired(self, kind: ScopeKind, scope: sa.BindParameter[str]) -> sa.Subquery:
-        """What ran out and is still on this scope's counters, by resource."""
-        c, a = self._tables.claims.c, self._tables.allocations.c
-        owner = {"total": sa.true(), "project": c.project_id == scope, "user": c.user_id == scope}[kind]
-        return (
-            sa.select(a.resource_id, *halves(a.amount, "gone"))
-            .select_from(self._tables.claims.join(self._tables.allocations, a.claim == c.id))
-            .where(c.expires_at <= _NOW, owner)
-            .group_by(a.resource_id)
+    def _part_above(self, scope: sa.BindParameter[str], *, derive: bool, named: bool) -> sa.Select[Any]:
+        """The ancestors of a project, each with what the whole of its subtree holds."""
+        r, l, k = self._tables.resources, self._tables.limits, self._tables.counters  # noqa: E741
+        x = self._tables.ancestors.alias()
+        reach = self._reach(scope)
+        gone = (
+            self._gone(sa.true())
+            .join(reach, reach.c.member == self._tables.claims.c.project_id)
+            .add_columns(reach.c.top)
+            .group_by(reach.c.top)
             .subquery()
         )
 
-    def _derived(self) -> sa.Subquery:
-        """What all live claims hold of the resources whose total has no counter, because it has no limit."""
+        def here(table: sa.FromClause) -> sa.ColumnElement[bool]:
+            return sa.and_(
+                table.c.resource_id == r.c.id, table.c.kind == "project", table.c.scope == x.c.ancestor
+            )
+
+        joined = (
+            r.join(x, x.c.project == scope)
+            .outerjoin(l, here(l))
+            .outerjoin(k, here(k))
+            .outerjoin(gone, sa.and_(gone.c.resource_id == r.c.id, gone.c.top == x.c.ancestor))
+        )
+        derived = None
+        if derive:
+            o = self._tables.counters.alias()
+            derived = (
+                sa.select(o.c.resource_id, reach.c.top, *_own_sums(o))
+                .join(reach, sa.and_(o.c.kind == "project", o.c.scope == reach.c.member))
+                .group_by(o.c.resource_id, reach.c.top)
+                .subquery()
+            )
+            unlimited = sa.and_(
+                derived.c.resource_id == r.c.id,
+                derived.c.top == x.c.ancestor,
+                ~sa.func.coalesce(_limited(k), sa.false()),
+            )
+            joined = joined.outerjoin(derived, unlimited)
+        columns = [
+            r.c.name,
+            sa.literal("project").label("kind"),
+            x.c.ancestor.label("scope"),
+            x.c.distance,
+            sa.func.coalesce(k.c.maximum, l.c.maximum, r.c.project_max).label("maximum"),
+            *_amounts(k, gone, derived),
+        ]
+        return self._of_resources(sa.select(*columns).select_from(joined), named=named)
+
+    def _of_resources(self, statement: sa.Select[Any], *, named: bool) -> sa.Select[Any]:
+        r = self._tables.resources.c
+        statement = statement.where(r.defined == 1)
+        return statement.where(r.name.in_(sa.bindparam("names", expanding=True))) if named else statement
+
+    def _reach(self, scope: sa.BindParameter[str]) -> sa.Subquery:
+        """Each ancestor of a project (``top``) with every project of its subtree (``member``)."""
+        x, y = self._tables.ancestors.alias(), self._tables.ancestors.alias()
+        itself = sa.select(x.c.ancestor.label("top"), x.c.ancestor.label("member")).where(
+            x.c.project == scope
+        )
+        below = (
+            sa.select(x.c.ancestor, y.c.project)
+            .join(y, y.c.ancestor == x.c.ancestor)
+            .where(x.c.project == scope)
+        )
+        return sa.union_all(itself, below).subquery()
+
+    def _owned(self, kind: ScopeKind, scope: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        """Whether a claim is charged to the scope."""
+        c = self._tables.claims.c
+        if kind == "project":
+            return within(self._tables, c.project_id, scope)
+        return c.user_id == scope if kind == "user" else sa.true()
+
+    def _gone(self, owned: sa.ColumnElement[bool]) -> sa.Select[Any]:
+        """What ran out and is still on counters, by resource."""
+        c, a = self._tables.claims.c, self._tables.allocations.c
+        return (
+            sa.select(a.resource_id, *halves(a.amount, "gone"))
+            .select_from(self._tables.claims.join(self._tables.allocations, a.claim == c.id))
+            .where(c.expires_at <= _NOW, owned)
+            .group_by(a.resource_id)
+        )
+
+    def _derived(self, kind: ScopeKind, scope: sa.BindParameter[str]) -> sa.Subquery | None:
+        """What a scope without a limit uses, which no counter says. (A user's counter does, limited or not.)"""
+        if kind == "total":
+            return self._derived_total()
+        if kind == "user":
+            return None
+        k, own = self._tables.counters, self._tables.counters.alias()
+        # Compared within one statement, so that a counter which turns meanwhile is counted once.
+        counted = sa.select(own.c.resource_id).where(
+            own.c.kind == "project", own.c.scope == scope, _limited(own)
+        )
+        return (
+            sa.select(k.c.resource_id, *_own_sums(k))
+            .where(k.c.kind == "project", within(self._tables, k.c.scope, scope))
+            .where(k.c.resource_id.not_in(counted))
+            .group_by(k.c.resource_id)
+            .subquery()
+        )
+
+    def _derived_total(self) -> sa.Subquery:
+        """What all claims hold of the resources whose total has no counter, because it has no limit."""
         c, a, k = self._tables.claims.c, self._tables.allocations.c, self._tables.counters.c
         counted = sa.select(k.resource_id).where(k.kind == "total")
         reserved = sa.case((c.expires_at.is_not(None), a.amount), else_=0)
@@ -145,7 +261,6 @@ class Readings:
             sa.select(a.resource_id, *halves(a.amount, "derived_used"), *halves(reserved, "derived_reserved"))
             .select_from(self._tables.claims.join(self._tables.allocations, a.claim == c.id))
             .where(c.state.in_(("reserved", "provisioned")), a.resource_id.not_in(counted))
-            .where(sa.or_(c.expires_at.is_(None), c.expires_at > _NOW))
             .group_by(a.resource_id)
             .subquery()
         )
@@ -164,7 +279,9 @@ class Readings:
         c, a = self._tables.claims.c, self._tables.allocations.c
         statement = self._rows.where(c.id > after, self._in_state(query)).order_by(c.id).limit(size)
         if query.project is not None:
-            statement = statement.where(c.project_id == query.project)
+            project = sa.literal(query.project, c.project_id.type)
+            theirs = within(self._tables, c.project_id, project) if query.subtree else c.project_id == project
+            statement = statement.where(theirs)
         if query.user is not None:
             statement = statement.where(c.user_id == query.user)
         if query.resource is not None:
@@ -194,10 +311,32 @@ class Readings:
         return [entry.as_claim(row.now) for entry, row in zip(entries, rows, strict=True)]
 
 
+def _limited(counters: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Whether a counter has a limit, and so holds what is claimed below it too."""
+    return sa.or_(counters.c.maximum != UNLIMITED, counters.c.minimum > 0)
+
+
+def _own_sums(counters: sa.FromClause) -> list[sa.ColumnElement[Any]]:
+    """What projects hold themselves, added up; in halves, as sums of claims are."""
+    k = counters.c
+    return [
+        *halves(k.used - k.used_below, "derived_used"),
+        *halves(k.reserved - k.reserved_below, "derived_reserved"),
+    ]
+
+
+def _amounts(
+    counters: sa.FromClause, gone: sa.FromClause, derived: sa.FromClause | None
+) -> list[sa.ColumnElement[Any]]:
+    names = ("derived_used_high", "derived_used_low", "derived_reserved_high", "derived_reserved_low")
+    nothing = sa.cast(sa.null(), sa.BigInteger)
+    found = [nothing.label(name) if derived is None else derived.c[name] for name in names]
+    return [counters.c.used, counters.c.reserved, gone.c.gone_high, gone.c.gone_low, *found]
+
+
 def _used(row: Any) -> tuple[int, int]:
     """What a scope uses and how much of that is reserved, without what ran out."""
-    if row.used is None:
-        derived = hasattr(row, "derived_used_low")
-        return (whole(row, "derived_used"), whole(row, "derived_reserved")) if derived else (0, 0)
     gone = whole(row, "gone")
-    return row.used - gone, row.reserved - gone
+    if row.derived_used_low is not None:
+        return whole(row, "derived_used") - gone, whole(row, "derived_reserved") - gone
+    return (0, 0) if row.used is None else (row.used - gone, row.reserved - gone)

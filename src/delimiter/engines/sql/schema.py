@@ -17,7 +17,7 @@ from sqlalchemy.dialects import mysql
 __all__ = ["HEAD", "Tables", "exact"]
 
 #: The revision of :mod:`.migrations` that these tables are.
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 
 #: A row's own number: 64 bits; SQLite numbers rows only in a column that is called INTEGER.
 _KEY: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -50,6 +50,12 @@ class Tables:
         self.counters = self._counters()
         self.claims = self._claims()
         self.allocations = self._allocations()
+        self.projects = self._projects()
+        self.ancestors = self._ancestors()
+        self.tree = self._tree()
+        self.events = self._events()
+        self.numbering = self._numbering()
+        self.adoptions = self._adoptions()
 
     def _table(self, name: str, *contents: Any, **options: Any) -> sa.Table:
         return sa.Table(
@@ -111,6 +117,10 @@ class Tables:
             sa.Column("minimum", sa.BigInteger(), nullable=False),
             # Raised when the way from this scope to what limits it from above has changed.
             sa.Column("generation", sa.BigInteger(), nullable=False),
+            # The part of ``used`` and ``reserved`` that comes from the projects below: 0 where the project has no
+            # limit, since nothing below is charged to it then.
+            sa.Column("used_below", sa.BigInteger(), nullable=False, server_default=sa.text("0")),
+            sa.Column("reserved_below", sa.BigInteger(), nullable=False, server_default=sa.text("0")),
             sa.UniqueConstraint("resource_id", "kind", "scope", name=f"{self.prefix}counters_scope"),
             sqlite_autoincrement=True,
         )
@@ -153,4 +163,64 @@ class Tables:
             sa.Column("resource_id", sa.BigInteger(), primary_key=True, autoincrement=False),
             sa.Column("amount", sa.BigInteger(), nullable=False),
             self._index("allocations", "resource_id"),
+        )
+
+    def _projects(self) -> sa.Table:
+        return self._table(
+            "projects",
+            sa.Column("project", exact(255), primary_key=True),
+            sa.Column("parent", exact(255), nullable=True),
+        )
+
+    def _ancestors(self) -> sa.Table:
+        """Every project with each of its ancestors, so that a way to the root is one join, however long it is."""
+        return self._table(
+            "ancestors",
+            sa.Column("project", exact(255), primary_key=True),
+            sa.Column("ancestor", exact(255), primary_key=True),
+            sa.Column("distance", sa.BigInteger(), nullable=False),
+            self._index("ancestors", "ancestor"),
+        )
+
+    def _tree(self) -> sa.Table:
+        """One row: who changes the tree holds it, who makes counters or sets limits shares it."""
+        return self._table(
+            "tree",
+            sa.Column("id", sa.BigInteger(), primary_key=True, autoincrement=False),
+            sa.Column("version", sa.BigInteger(), nullable=False),
+            sa.Column("overbooking", sa.SmallInteger(), nullable=False),
+        )
+
+    def _events(self) -> sa.Table:
+        return self._table(
+            "events",
+            sa.Column("id", _KEY, primary_key=True, autoincrement=True),
+            # Given when the event is first read, in the order of commits: the ids are given in the order of inserts.
+            sa.Column("seq", sa.BigInteger(), nullable=True),
+            sa.Column("kind", exact(20), nullable=False),
+            sa.Column("resource", exact(255), nullable=False),
+            sa.Column("scope", exact(264), nullable=False),
+            sa.Column("maximum", sa.BigInteger(), nullable=False),
+            sa.Column("previous", sa.BigInteger(), nullable=False),
+            sa.Column("used", sa.BigInteger(), nullable=True),
+            sa.Column("at", sa.BigInteger(), nullable=False),
+            sa.UniqueConstraint("seq", name=f"{self.prefix}events_seq"),
+            sqlite_autoincrement=True,
+        )
+
+    def _numbering(self) -> sa.Table:
+        """One row: whoever numbers events holds it."""
+        return self._table(
+            "numbering",
+            sa.Column("id", sa.BigInteger(), primary_key=True, autoincrement=False),
+            sa.Column("last_seq", sa.BigInteger(), nullable=False),
+        )
+
+    def _adoptions(self) -> sa.Table:
+        """When what was last adopted from a source outside was asked for there."""
+        return self._table(
+            "adoptions",
+            sa.Column("kind", exact(12), primary_key=True),
+            sa.Column("scope", exact(255), primary_key=True),
+            sa.Column("as_of", sa.BigInteger(), nullable=False),
         )

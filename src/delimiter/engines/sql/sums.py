@@ -38,6 +38,7 @@ class Sums:
         reserved = sa.case((c.state == "reserved", a.amount), else_=0)
         self._both = [*halves(a.amount, "used"), *halves(reserved, "reserved")]
         self._allocations, self._claims = a, c
+        self._ancestors = tables.ancestors
 
     def of_total(self, connection: sa.Connection, resource_id: int) -> tuple[int, int]:
         """What all claims hold of one resource, and how much of it is reserved."""
@@ -63,32 +64,78 @@ class Sums:
             is not None
         )
 
-    def beside_counters(self, connection: sa.Connection, kind: ScopeKind) -> Iterator[Any]:
-        """Each counter of a kind with the sum it should hold, and sums that have no counter; one snapshot each.
-
-        Rows have ``id`` (``None`` without a counter), ``resource_id``, ``scope``, ``used`` and ``reserved`` (``None``
-        likewise) and the halves of the sums. The unlimited total has no counter and needs none.
-        """
-        k, owner, a = self._counters.c, self._owner[kind], self._allocations
-        sums = (
-            sa.select(a.resource_id, owner.label("scope"), *self._both)
+    def below(self, connection: sa.Connection, resource_id: int, project: str) -> tuple[int, int]:
+        """What the claims of all projects below this one hold, and how much of it is reserved."""
+        x = self._ancestors.c
+        lower = sa.select(x.project).where(x.ancestor == project)
+        statement = (
+            sa.select(*self._both)
             .select_from(self._claimed)
-            .where(self._live, owner.is_not(None))
-            .group_by(a.resource_id, *([] if kind == "total" else [owner]))
-            .subquery()
+            .where(self._allocations.resource_id == resource_id, self._live)
+            .where(self._claims.project_id.in_(lower))
         )
-        here = sa.and_(k.resource_id == sums.c.resource_id, k.kind == kind, k.scope == sums.c.scope)
-        amounts = [sums.c.used_high, sums.c.used_low, sums.c.reserved_high, sums.c.reserved_low]
-        counted = (
-            sa.select(k.id, k.resource_id, k.scope, k.used, k.reserved, *amounts)
-            .select_from(self._counters.outerjoin(sums, here))
-            .where(k.kind == kind)
-        )
+        row = connection.execute(statement).one()
+        return whole(row, "used"), whole(row, "reserved")
+
+    def beside_counters(self, connection: sa.Connection, kind: ScopeKind) -> Iterator[Any]:
+        """Each counter of a kind with the sums it should hold, and sums that have no counter; one snapshot each.
+
+        Rows have ``id`` (``None`` without a counter), ``resource_id``, ``scope``, what the counter holds and its
+        limits (``None`` likewise), and the halves of the sums: of the scope's own claims, and of those below it. The
+        unlimited total has no counter and needs none.
+        """
+        k, owner = self._counters.c, self._owner[kind]
+        own = self._grouped(owner, self._claimed, by_owner=kind != "total").subquery()
+
+        def at_counter(sums: sa.Subquery) -> sa.ColumnElement[bool]:
+            return sa.and_(k.resource_id == sums.c.resource_id, k.kind == kind, k.scope == sums.c.scope)
+
+        held = [k.used, k.reserved, k.used_below, k.reserved_below, k.maximum, k.minimum]
+        columns = [k.id, k.resource_id, k.scope, *held, *_amounts(own, "")]
+        joined = self._counters.outerjoin(own, at_counter(own))
+        if kind == "project":
+            below = self._below().subquery()
+            joined = joined.outerjoin(below, at_counter(below))
+            columns += _amounts(below, "below_")
+        counted = sa.select(*columns).select_from(joined).where(k.kind == kind)
         yield from connection.execute(counted)
         if kind != "total":
             uncounted = (
-                sa.select(k.id, sums.c.resource_id, sums.c.scope, k.used, k.reserved, *amounts)
-                .select_from(sums.outerjoin(self._counters, here))
+                sa.select(k.id, own.c.resource_id, own.c.scope, *held, *_amounts(own, ""))
+                .select_from(own.outerjoin(self._counters, at_counter(own)))
                 .where(k.id.is_(None))
             )
             yield from connection.execute(uncounted)
+
+    def without_counter(self, connection: sa.Connection) -> Iterator[Any]:
+        """Projects that have no counter, and what is claimed below them; only those with a limit need one."""
+        k = self._counters.c
+        below = self._below().subquery()
+        here = sa.and_(k.resource_id == below.c.resource_id, k.kind == "project", k.scope == below.c.scope)
+        yield from connection.execute(
+            sa.select(below.c.resource_id, below.c.scope, *_amounts(below, "below_"))
+            .select_from(below.outerjoin(self._counters, here))
+            .where(k.id.is_(None))
+        )
+
+    def _below(self) -> sa.Select[Any]:
+        """What is claimed below each project that has any below it."""
+        x = self._ancestors.c
+        nested = self._claimed.join(self._ancestors, x.project == self._claims.project_id)
+        return self._grouped(x.ancestor, nested, by_owner=True)
+
+    def _grouped(
+        self, owner: sa.ColumnElement[Any], claims: sa.FromClause, *, by_owner: bool
+    ) -> sa.Select[Any]:
+        resource_id = self._allocations.resource_id
+        return (
+            sa.select(resource_id, owner.label("scope"), *self._both)
+            .select_from(claims)
+            .where(self._live, owner.is_not(None))
+            .group_by(resource_id, *([owner] if by_owner else []))
+        )
+
+
+def _amounts(sums: sa.Subquery, prefix: str) -> list[sa.ColumnElement[Any]]:
+    names = ("used_high", "used_low", "reserved_high", "reserved_low")
+    return [sums.c[name].label(prefix + name) for name in names]

@@ -95,6 +95,18 @@ class Transactions:
         with self._connected() as connection, self.translating():
             yield connection
 
+    def listening(self) -> Any | None:
+        """A connection of the driver, outside the pool, to listen on; ``None`` with a driver that cannot."""
+        if self._engine.dialect.driver != "psycopg":
+            return None
+        pooled = self._engine.raw_connection()
+        driver = pooled.driver_connection
+        assert driver is not None
+        pooled.detach()
+        driver.rollback()
+        driver.autocommit = True
+        return driver
+
     @contextmanager
     def of_caller(self, given: Any, *, writing: bool) -> Iterator[sa.Connection]:
         """The caller's transaction, if a claim can be safe in it."""
@@ -241,9 +253,9 @@ class Transactions:
                 return StoreUnavailable(f"no answer to COMMIT: {text}", in_doubt=True)
             case Fault.NO_TABLES:
                 return StoreUnavailable(
-                    f"Delimiter's tables are not there ({text}); open the store once with create=True"
-                    " and the same schema and table_prefix. (A connection that was handed over must be to the same"
-                    " database.)",
+                    f"Delimiter's tables are not there, or older than this version ({text}); open the store once"
+                    " with create=True and the same schema and table_prefix. (A connection that was handed over must"
+                    " be to the same database.)",
                     retryable=False,
                 )
             case Fault.NO_SCHEMA:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, Final, NamedTuple
+
 import sqlalchemy as sa
 
-from delimiter.engines.sql.counters import Counters
+from delimiter.engines.sql.counters import Counters, is_limited
 from delimiter.engines.sql.databases import Clock, Database
 from delimiter.engines.sql.definitions import Definitions
+from delimiter.engines.sql.events import EventLog, Standing
 from delimiter.engines.sql.schema import Tables
 from delimiter.engines.sql.sums import Sums, whole
 from delimiter.engines.sql.writing import ClaimWriter
@@ -27,12 +30,13 @@ class Upkeep:
         writer: ClaimWriter,
         counters: Counters,
         sums: Sums,
+        events: EventLog,
     ) -> None:
         self._definitions = definitions
         self._writer = writer
         self._counters = counters
         self._sums = sums
-        self._table = tables.counters
+        self._events = events
         c, below = tables.claims.c, tables.claims.alias()
         old = (
             sa.select(c.id)
@@ -43,17 +47,28 @@ class Upkeep:
         )
         self._old = database.locked(old, skip_locked=True)
         k = tables.counters.c
-        self._lock_counter = database.locked(
-            sa.select(k.id, k.used, k.reserved).where(
-                k.resource_id == sa.bindparam("resource_id"),
-                k.kind == sa.bindparam("kind"),
-                k.scope == sa.bindparam("scope"),
-            )
+        self._find_counter = sa.select(tables.counters).where(
+            k.resource_id == sa.bindparam("resource_id"),
+            k.kind == sa.bindparam("kind"),
+            k.scope == sa.bindparam("scope"),
         )
+        self._lock_counter = database.locked(self._find_counter)
         self._put_right = (
             sa.update(tables.counters)
             .where(k.id == sa.bindparam("key"))
-            .values(used=sa.bindparam("new_used"), reserved=sa.bindparam("new_reserved"))
+            .values(
+                used=sa.bindparam("new_used"),
+                reserved=sa.bindparam("new_reserved"),
+                used_below=sa.bindparam("new_used_below"),
+                reserved_below=sa.bindparam("new_reserved_below"),
+            )
+        )
+        x = tables.ancestors.c
+        lower = sa.select(x.project).where(x.ancestor == sa.bindparam("scope"))
+        self._new_way = (
+            sa.update(tables.counters)
+            .where(k.resource_id == sa.bindparam("key"), k.kind == "project", k.scope.in_(lower))
+            .values(generation=k.generation + 1)
         )
 
     def prune(self, connection: sa.Connection, *, older_than: int, size: int) -> int:
@@ -63,44 +78,90 @@ class Upkeep:
 
     def suspects(self, connection: sa.Connection, kind: ScopeKind) -> list[tuple[Scope, list[Drift]]]:
         """The scopes of a kind whose counters disagree with their claims, in one snapshot."""
-        return [
-            (scope, drifts)
-            for row in self._sums.beside_counters(connection, kind)
-            if (
-                drifts := _drifts(
-                    self._definitions.name_of(connection, row.resource_id),
-                    scope := Scope(kind, row.scope),
-                    (row.used or 0, row.reserved or 0),
-                    (whole(row, "used"), whole(row, "reserved")),
-                    repaired=False,
-                )
-            )
-        ]
+        found = []
+        for row in self._sums.beside_counters(connection, kind):
+            scope = Scope(kind, row.scope)
+            limited = row.id is not None and kind == "project" and is_limited(row.maximum, row.minimum)
+            name = self._definitions.name_of(connection, row.resource_id)
+            if drifts := _drifts(name, scope, _recorded(row), _actual(row, limited=limited)):
+                found.append((scope, drifts))
+        return [*found, *self._missing(connection)] if kind == "project" else found
+
+    def _missing(self, connection: sa.Connection) -> list[tuple[Scope, list[Drift]]]:
+        """Projects with a limit and without a counter, though there are claims below them."""
+        rows = list(self._sums.without_counter(connection))
+        if not rows:
+            return []
+        definitions = {definition.id: definition for definition in self._definitions.all(connection)}
+        by_name = {definition.resource.name: definition for definition in definitions.values()}
+        rows = [row for row in rows if row.resource_id in definitions]
+        starts = [(definitions[row.resource_id].resource.name, Scope("project", row.scope)) for row in rows]
+        bounds = self._counters.bounds(connection, by_name, starts)
+        found = []
+        for row, start in zip(rows, starts, strict=True):
+            if is_limited(*bounds[start]):
+                below = (whole(row, "below_used"), whole(row, "below_reserved"))
+                found.append((start[1], _drifts(start[0], start[1], _NONE, _Held(*below, *below))))
+        return [(scope, drifts) for scope, drifts in found if drifts]
 
     def repair(self, connection: sa.Connection, resource: str, scope: Scope) -> list[Drift]:
         """Under the counter's lock nothing is claimed or released there: sum again, in a new statement, and write."""
-        if scope.kind != "total":
-            self._counters.forget([(resource, scope)])
-            self._counters.ways(connection, [(resource, scope)])  # a counter that was lost is made again
         resource_id = self._definitions.id_of(connection, resource)
-        row = connection.execute(
-            self._lock_counter, {"resource_id": resource_id, "kind": scope.kind, "scope": scope.name}
-        ).first()
+        values = {"resource_id": resource_id, "kind": scope.kind, "scope": scope.name}
+        if scope.kind != "total" and connection.execute(self._find_counter, values).first() is None:
+            # A counter that was lost is made again, and whoever lies below must find it.
+            self._counters.forget([(resource, scope)])
+            self._counters.ways(connection, [(resource, scope)])
+            connection.execute(self._new_way, {"key": resource_id, "scope": scope.name})
+        row = connection.execute(self._lock_counter, values).first()
         if row is None:  # the total's limit was taken away meanwhile, and its counter with it
             return []
-        used, reserved = self._sums.of_scope(connection, resource_id, scope)
-        drifts = _drifts(resource, scope, (row.used, row.reserved), (used, reserved), repaired=True)
+        own = self._sums.of_scope(connection, resource_id, scope)
+        below = (0, 0)
+        if scope.kind == "project" and is_limited(row.maximum, row.minimum):
+            below = self._sums.below(connection, resource_id, scope.name)
+        actual = _Held(own[0] + below[0], own[1] + below[1], *below)
+        drifts = _drifts(resource, scope, _recorded(row), actual, repaired=True)
         if drifts:
-            connection.execute(self._put_right, {"key": row.id, "new_used": used, "new_reserved": reserved})
+            new = {f"new_{column}": value for column, value in actual._asdict().items()}
+            connection.execute(self._put_right, {"key": row.id, **new})
+            standings = (Standing(row.maximum, row.used), Standing(row.maximum, actual.used))
+            self._events.crossed(connection, [(resource, scope, *standings)])
         return drifts
 
 
+class _Held(NamedTuple):
+    """What a counter holds, or should."""
+
+    used: int
+    reserved: int
+    used_below: int
+    reserved_below: int
+
+
+_NONE: Final = _Held(0, 0, 0, 0)
+
+
+def _recorded(row: Any) -> _Held:
+    if row.id is None:
+        return _NONE
+    return _Held(row.used, row.reserved, row.used_below, row.reserved_below)
+
+
+def _actual(row: Any, *, limited: bool) -> _Held:
+    below = (whole(row, "below_used"), whole(row, "below_reserved")) if limited else (0, 0)
+    return _Held(whole(row, "used") + below[0], whole(row, "reserved") + below[1], *below)
+
+
 def _drifts(
-    resource: str, scope: Scope, recorded: tuple[int, int], actual: tuple[int, int], *, repaired: bool
+    resource: str, scope: Scope, recorded: _Held, actual: _Held, *, repaired: bool = False
 ) -> list[Drift]:
-    pairs = zip(("used", "reserved"), recorded, actual, strict=True)
+    """What is off; a part that comes from below is told of only where the whole is right."""
+    off = [column for column in _Held._fields if getattr(recorded, column) != getattr(actual, column)]
+    told = [
+        column for column in off if column.removesuffix("_below") not in off or column in ("used", "reserved")
+    ]
     return [
-        Drift(resource, str(scope), there, summed, repaired, counter)  # type: ignore[arg-type]
-        for counter, there, summed in pairs
-        if there != summed
+        Drift(resource, str(scope), getattr(recorded, column), getattr(actual, column), repaired, column)  # type: ignore[arg-type]
+        for column in told
     ]

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from delimiter.engine import NewClaim
+from delimiter.changes import NewClaim
 from delimiter.engines.records import Entry
 from delimiter.engines.sql.chunking import chunks
 from delimiter.engines.sql.databases import Clock, Database

@@ -1,0 +1,151 @@
+"""The rooms of this package put together, and how something is run in a transaction of Delimiter's own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import sqlalchemy as sa
+
+from delimiter.engine import Engine, OpenOptions
+from delimiter.engines.sql.bounds import Bounds
+from delimiter.engines.sql.changes import Changes
+from delimiter.engines.sql.claims import Claims
+from delimiter.engines.sql.counters import Counters, Outdated
+from delimiter.engines.sql.databases import Clock, database_of
+from delimiter.engines.sql.definitions import Definitions
+from delimiter.engines.sql.edits import Edits
+from delimiter.engines.sql.events import EventLog
+from delimiter.engines.sql.expiry import Expiry, RunOut
+from delimiter.engines.sql.limits import Limits
+from delimiter.engines.sql.moving import Moving
+from delimiter.engines.sql.overbooking import Overbooking
+from delimiter.engines.sql.projects import Projects
+from delimiter.engines.sql.readings import Readings
+from delimiter.engines.sql.schema import Tables
+from delimiter.engines.sql.sums import Sums
+from delimiter.engines.sql.surveys import Surveys
+from delimiter.engines.sql.transactions import Transactions
+from delimiter.engines.sql.upgrade import upgrade
+from delimiter.engines.sql.upkeep import Upkeep
+from delimiter.engines.sql.writing import ClaimWriter
+from delimiter.errors import Conflict
+
+if TYPE_CHECKING:
+    from delimiter.model import CallersConnection
+
+__all__ = ["Wired"]
+
+T = TypeVar("T")
+
+
+class Wired(Engine):
+    """The parts of one store, put together, and the ways to run something in a transaction."""
+
+    def __init__(self, engine: sa.Engine, options: OpenOptions, *, owned: bool) -> None:
+        database = database_of(engine.dialect)
+        tables = Tables(prefix=options.table_prefix, schema=options.schema)
+        self._options = options
+        self._tables = tables
+        self._database = database
+        self._clock = Clock(database)
+        no_op = sa.update(tables.counters).where(tables.counters.c.id == -1).values(used=0)
+        self._transactions = Transactions(
+            engine, owned=owned, on_loop=self.asynchronous, no_op=no_op, timeout=options.timeout
+        )
+        self._definitions = Definitions(tables, database)
+        self._claims = Claims(tables, database, self._clock, self._definitions)
+        writer = ClaimWriter(tables, database, self._clock, self._definitions)
+        self._projects = Projects(tables, database)
+        self._events = EventLog(tables, database, self._clock)
+        self._counters = Counters(tables, database, self._definitions, self._projects, self._events)
+        self._sums = Sums(tables)
+        self._expiry = Expiry(
+            tables, database, self._clock, self._definitions, self._claims, writer, self._counters
+        )
+        self._changes = Changes(self._claims, writer, self._counters, self._expiry)
+        self._readings = Readings(tables, self._clock, self._definitions, self._claims)
+        self._surveys = Surveys(tables, self._clock, self._definitions)
+        bounds = Bounds(
+            tables, database, self._projects, self._sums, self._counters, self._expiry, self._events
+        )
+        self._limits = Limits(
+            tables, database, self._definitions, self._sums, bounds, self._readings, self._events
+        )
+        moving = Moving(
+            tables,
+            database,
+            self._clock,
+            self._definitions,
+            self._projects,
+            self._counters,
+            bounds,
+            self._limits,
+            self._expiry,
+            self._events,
+        )
+        overbooking = Overbooking(self._definitions, self._projects, self._counters)
+        self._edits = Edits(
+            tables, database, self._definitions, self._projects, bounds, self._limits, moving, overbooking
+        )
+        self._upkeep = Upkeep(
+            tables, database, self._clock, self._definitions, writer, self._counters, self._sums, self._events
+        )
+        self._ready = not options.create
+        self._making = threading.Lock()
+
+    @property
+    def clock_offset(self) -> int:
+        return self._clock.offset
+
+    @clock_offset.setter
+    def clock_offset(self, value: int) -> None:
+        self._clock.offset = value
+
+    # -- transactions -------------------------------------------------------------------------------------------
+
+    def _in_own(self, step: Callable[[sa.Connection], T]) -> T:
+        """Do something in a new transaction; begin again where the remembered way was old or a sweep is due."""
+        self.prepare()
+        deadline = time.monotonic() + self._options.timeout
+        while time.monotonic() < deadline:
+            try:
+                with self._transactions.own() as connection:
+                    return step(connection)
+            except Outdated:
+                continue
+            except RunOut as run_out:
+                self._sweep_keys(run_out.keys)
+        raise Conflict("the way to the counters kept changing")
+
+    def _sweep_keys(self, keys: Sequence[int]) -> None:
+        """In a transaction of its own; what is outdated now is tried again when the decision meets it again."""
+        try:
+            with self._transactions.own() as connection:
+                self._expiry.sweep_keys(connection, keys, wait=True)
+        except Outdated:
+            return
+
+    def _reading(self, step: Callable[[sa.Connection], T], connection: CallersConnection | None = None) -> T:
+        self.prepare()
+        if connection is not None:
+            with self._transactions.of_caller(connection, writing=False) as joined:
+                return step(joined)
+        with self._transactions.reading() as reading:
+            return step(reading)
+
+    # -- opening and closing ------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Make or upgrade the tables, once in this process, on a connection of our own."""
+        if self._ready:
+            return
+        with self._making:
+            if not self._ready:
+                upgrade(self._transactions, self._tables, timeout=self._options.timeout)
+                self._ready = True
+
+    def close(self) -> None:
+        self._transactions.dispose()

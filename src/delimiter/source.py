@@ -1,0 +1,67 @@
+"""The contract of a source: where limits, or the tree of projects, come from when the store does not keep them.
+
+Hand one to :class:`delimiter.Delimiter` as ``limits=`` or ``projects=``. Any object with the method will do; what it
+answers is written into the store by the desk, so that claims are decided on locked rows all the same. It cannot be
+exact: it is as old as the last look, which :func:`delimiter.sources.cached` bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+from delimiter.model import Scope
+
+__all__ = ["CachedSource", "Fetched", "LimitSource", "ProjectSource"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@runtime_checkable
+class LimitSource(Protocol):
+    """Limits from elsewhere.
+
+    >>> class Contracts:
+    ...     def limits(self, scope):
+    ...         return {"storage.gb": 500} if str(scope) == "project:acme" else {}
+    >>> isinstance(Contracts(), LimitSource)
+    True
+    """
+
+    def limits(self, scope: Scope) -> Mapping[str, int]:
+        """The maxima that this scope has of its own, by resource (-1: unlimited).
+
+        A resource that is not named has the default of its definition. Raise
+        :class:`~delimiter.errors.StoreUnavailable` if it cannot be known now: claims are then refused, never guessed.
+        """
+
+
+@runtime_checkable
+class ProjectSource(Protocol):
+    """A tree of projects from elsewhere."""
+
+    def ancestors(self, project: str) -> Sequence[str]:
+        """The ancestors of a project, its parent first, the root last; empty for a root."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched(Generic[T_co]):
+    """What a source answered. ``as_of`` is the store's clock (microseconds since 1970) just before it was asked."""
+
+    value: T_co
+    as_of: int
+
+
+@runtime_checkable
+class CachedSource(Protocol):
+    """A source that remembers what it was told, and can say when that was."""
+
+    def fetched_limits(self, scope: Scope, clock: Callable[[], int]) -> Fetched[Mapping[str, int]]:
+        """What is remembered of this scope; asked anew if it is too old, after reading ``clock``.
+
+        The same object as long as it is the same answer.
+        """
+
+    def fetched_ancestors(self, project: str, clock: Callable[[], int]) -> Fetched[Sequence[str]]:
+        """The same of a project's ancestors."""
