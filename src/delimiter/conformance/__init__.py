@@ -23,17 +23,24 @@ from delimiter.conformance.batches import BatchContract  # noqa: E402 - asserts 
 from delimiter.conformance.capabilities import CapabilityContract  # noqa: E402
 from delimiter.conformance.changes import ChangeContract  # noqa: E402
 from delimiter.conformance.claiming import ClaimingContract  # noqa: E402
+from delimiter.conformance.editing import AdoptionContract, EditContract  # noqa: E402
+from delimiter.conformance.explaining import ExplanationContract  # noqa: E402
 from delimiter.conformance.identity import IdentityContract  # noqa: E402
 from delimiter.conformance.input import InputContract  # noqa: E402
 from delimiter.conformance.limits import LimitContract  # noqa: E402
 from delimiter.conformance.lists import ListContract  # noqa: E402
 from delimiter.conformance.machine import MachineContract  # noqa: E402
+from delimiter.conformance.moves import MoveContract  # noqa: E402
+from delimiter.conformance.overbooking import OverbookingContract  # noqa: E402
 from delimiter.conformance.processes import ProcessContract  # noqa: E402
+from delimiter.conformance.projects import ProjectContract  # noqa: E402
 from delimiter.conformance.races import RaceContract  # noqa: E402
 from delimiter.conformance.reservations import ReservationContract  # noqa: E402
 from delimiter.conformance.rule_races import RuleRaceContract  # noqa: E402
 from delimiter.conformance.transaction_races import TransactionRaceContract  # noqa: E402
+from delimiter.conformance.tree_races import TreeRaceContract  # noqa: E402
 from delimiter.conformance.trees import TreeContract  # noqa: E402
+from delimiter.conformance.watching import EventContract  # noqa: E402
 
 __all__ = ["EngineConformance"]
 
@@ -46,11 +53,19 @@ class EngineConformance(
     ReservationContract,
     TreeContract,
     ChangeContract,
+    ProjectContract,
+    MoveContract,
+    OverbookingContract,
+    EditContract,
+    AdoptionContract,
+    EventContract,
+    ExplanationContract,
     InputContract,
     BatchContract,
     CapabilityContract,
     RaceContract,
     RuleRaceContract,
+    TreeRaceContract,
     TransactionRaceContract,
     ProcessContract,
     MachineContract,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from delimiter import BelowMinimum, Claim, ClaimConflict, ClaimReleased, Delimiter, OverLimit, UnknownClaim
+from delimiter.changes import Admit, NewClaim, Provision, Release, Renew, Resize, Transfer
 from delimiter.conformance.contract import Contract, sight, violation
-from delimiter.engine import Admit, Answer, NewClaim, Provision, Release, Renew, Resize, Transfer
+from delimiter.engine import Answer
 
 if TYPE_CHECKING:
     from delimiter.engine import Engine

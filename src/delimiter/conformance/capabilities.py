@@ -20,7 +20,7 @@ from delimiter import (
     Unsupported,
     Usage,
 )
-from delimiter.conformance.contract import Contract, sight
+from delimiter.conformance.contract import Contract, plant, sight, used
 from delimiter.conformance.own_rows import OwnRows
 from delimiter.engine import Capability
 
@@ -115,6 +115,25 @@ class CapabilityContract(Contract):
         with pytest.raises(UnknownClaim):
             quota.get_claim("c")
         assert quota.claim({"cores": 9}, user="mary", id="c", external_id="vm").resources == {"cores": 9}
+
+    def test_a_callers_claim_is_charged_to_all_ancestors(self, quota: Delimiter, rows: OwnRows) -> None:
+        plant(quota)
+        quota.update_limits("cores", project="acme", max=4)
+        quota.claim({"cores": 1}, project="web")
+        with rows.engine.begin() as connection:
+            quota.claim({"cores": 2}, project="shop", user="mary", id="c", connection=connection)
+            assert quota.usage(project="acme", connection=connection)["cores"] == Usage(4, 3, 0)
+            assert quota.check({"cores": 9}, project="dev", connection=connection).available == {"cores": 1}
+            with pytest.raises(OverLimit):
+                quota.claim({"cores": 2}, project="dev", connection=connection)
+            assert used(quota, "cores", "acme", "web") == [1, 1]
+        assert used(quota, "cores", "acme", "web", "shop", "dev") == [3, 3, 2, 0]
+        with rows.engine.connect() as connection:
+            quota.transfer("c", project="dev", connection=connection)
+            assert quota.usage(project="web", connection=connection)["cores"].used == 1
+            connection.rollback()
+        assert used(quota, "cores", "acme", "web", "shop", "dev") == [3, 3, 2, 0]
+        assert list(quota.reconcile()) == []
 
     @pytest.mark.parametrize("refusal", _REFUSALS)
     def test_a_transaction_is_usable_after_a_refusal(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
 
 import pytest
@@ -15,12 +15,34 @@ from delimiter.model import ClaimState
 if TYPE_CHECKING:
     import sqlalchemy
 
-__all__ = ["OWNERS", "STATES", "Contract", "Whom", "all_claims", "move_time", "sight", "violation"]
+__all__ = [
+    "FOREST",
+    "OWNERS",
+    "STATES",
+    "Contract",
+    "Whom",
+    "all_claims",
+    "move_time",
+    "plant",
+    "sight",
+    "used",
+    "violation",
+]
 
 #: ``project=…``, ``user=…`` or nothing (the deployment), as keyword arguments.
 Whom: TypeAlias = dict[str, Any]
 #: The three kinds of scope; claims of "acme" and "john" are charged to all of them.
 OWNERS: Final[list[Whom]] = [{}, {"project": "acme"}, {"user": "john"}]
+
+#: Two trees, as tests use them: ``shop`` lies below ``web``, that and ``dev`` below ``acme``; ``lab`` below ``zeta``.
+FOREST: Final[dict[str, str | None]] = {
+    "acme": None,
+    "dev": "acme",
+    "web": "acme",
+    "shop": "web",
+    "zeta": None,
+    "lab": "zeta",
+}
 
 STATES: Final[tuple[ClaimState, ...]] = get_args(ClaimState)
 
@@ -65,6 +87,12 @@ class Contract:
             yield [Delimiter(engine, timeout=60), Delimiter(other, timeout=60)]
 
 
+def plant(quota: Delimiter, parents: Mapping[str, str | None] = FOREST) -> None:
+    """Add these projects, parents first."""
+    for project, parent in parents.items():
+        quota.add_project(project, parent=parent)
+
+
 def move_time(engine: Engine, seconds: float) -> None:
     """Time goes on without anybody sleeping."""
     engine.clock_offset += int(seconds * 1_000_000)
@@ -73,6 +101,11 @@ def move_time(engine: Engine, seconds: float) -> None:
 def violation(resource: str, scope: str, *, limit: int, used: int, requested: int) -> Violation:
     """The violation of an upper limit; what would have fitted follows from the rest."""
     return Violation(resource, scope, limit, used, requested, max(0, limit - used))
+
+
+def used(quota: Delimiter, resource: str, *projects: str) -> list[int]:
+    """What each of these projects uses, with all below it."""
+    return [quota.usage(project=project)[resource].used for project in projects]
 
 
 def all_claims(quota: Delimiter) -> list[Claim]:
@@ -87,7 +120,14 @@ def sight(
     users: tuple[str, ...] = ("john", "mary"),
 ) -> dict[str, Any]:
     """All that can be seen of a store. Two equal sights: nothing was changed."""
-    seen: dict[str, Any] = {"resources": quota.resources(), "claims": all_claims(quota)}
+    seen: dict[str, Any] = {
+        "resources": quota.resources(),
+        "claims": all_claims(quota),
+        "tree": quota.tree(),
+        "projects": quota.projects(),
+        "own limits": quota.own_limits(),
+        "overbooking": quota.overbooking(),
+    }
     scopes: list[Whom] = [
         {},
         *({"project": one} for one in projects),

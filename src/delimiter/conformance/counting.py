@@ -6,12 +6,12 @@ import itertools
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from delimiter import Delimiter, DelimiterError, OverLimit
+from delimiter import Claim, Delimiter, DelimiterError, OverLimit
 from delimiter.conformance.contract import Whom
 
 __all__ = ["Bundles", "assert_counts", "assert_full", "kinds", "together", "total"]
@@ -132,21 +132,32 @@ def _refused(quota: Delimiter, resources: dict[str, int], project: str, user: st
 
 
 def assert_counts(quota: Delimiter, *, projects: Iterable[str] = (), users: Iterable[str] = ()) -> None:
-    """What each scope uses is the sum of its live claims, and nobody is over a limit. Nothing moves meanwhile."""
+    """What each scope uses is the sum of its live claims, and nobody is over a limit. Nothing moves meanwhile.
+
+    A project's claims are its own and those of all projects below it.
+    """
     live = list(quota.claims())
+    parents = dict(quota.projects())
     scopes: list[Whom] = [
         {},
         *({"project": one} for one in projects),
         *({"user": one} for one in users),
     ]
     for scope in scopes:
-        charged = [one for one in live if all(getattr(one, kind) == name for kind, name in scope.items())]
+        charged = [one for one in live if _is_charged(one, scope, parents)]
         for name, usage in quota.usage(**scope).items():
             used = sum(one.resources.get(name, 0) for one in charged)
             reserved = sum(one.resources.get(name, 0) for one in charged if one.state == "reserved")
             assert (usage.used, usage.reserved) == (used, reserved), (scope, name)
             assert usage.limit == -1 or usage.used <= usage.limit, (scope, name)
     assert list(quota.reconcile()) == []
+
+
+def _is_charged(claim: Claim, scope: Whom, parents: Mapping[str, str | None]) -> bool:
+    above = claim.project
+    while "project" in scope and above != scope["project"] and above is not None:
+        above = parents.get(above)
+    return scope.get("project") in (None, above) and scope.get("user") in (None, claim.user)
 
 
 def assert_full(quota: Delimiter, resource: str, limit: int, **scope: Any) -> None:

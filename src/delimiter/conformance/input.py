@@ -8,8 +8,20 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, TypeAlias
 
-from delimiter import Delimiter, DelimiterError, InvalidRequest, Request, UnknownClaim, UnknownResource
+from delimiter import (
+    Conflict,
+    Delimiter,
+    DelimiterError,
+    InvalidRequest,
+    Request,
+    Resource,
+    Scope,
+    UnknownClaim,
+    UnknownProject,
+    UnknownResource,
+)
 from delimiter.conformance.contract import OWNERS, Contract, sight
+from delimiter.edits import AddProject, Define, Edit, LimitChange, SetLimit, Undefine
 from delimiter.model import CEILING
 
 Row: TypeAlias = tuple[str, Callable[[Any], object], type[DelimiterError]]
@@ -96,6 +108,19 @@ def _names() -> list[Row]:
         "limits": lambda q, bad: q.limits(project=bad),
         "limit of user": lambda q, bad: q.update_limits("cores", user=bad, max=1),
         "claims": lambda q, bad: list(q.claims(user=bad)),
+        "claims below": lambda q, bad: list(q.claims(project=bad, subtree=True)),
+        "explain": lambda q, bad: q.explain({"cores": 1}, project="acme", user=bad),
+        "add": lambda q, bad: q.add_project(bad),
+        "add below": lambda q, bad: q.add_project("new", parent=bad),
+        "move": lambda q, bad: q.move_project(bad, parent="tree"),
+        "move below": lambda q, bad: q.move_project("leaf", parent=bad),
+        "remove": lambda q, bad: q.remove_project(bad),
+        "edit of a project": lambda q, bad: q.edit([AddProject("new", None), AddProject("leaf", bad)]),
+        "edit of a limit": lambda q, bad: q.edit(
+            [SetLimit("cores", Scope("project", bad), LimitChange(max=1))]
+        ),
+        "edit of a resource": lambda q, bad: q.edit([AddProject("new", None), Undefine(bad)]),
+        "edit of a definition": lambda q, bad: q.edit([Define(Resource(bad, "compute"))]),
     }
     for place, call in places.items():
         for kind, bad in _BAD_NAMES.items():
@@ -117,6 +142,7 @@ def _amounts() -> list[Row]:
         ),
         "resize": lambda q, bad: q.resize("held", bad),
         "check": lambda q, bad: q.check(bad, user="john"),
+        "explain": lambda q, bad: q.explain(bad, user="john"),
     }
     for verb, call in verbs.items():
         mappings = _BAD_MAPPINGS | {kind: {"cores": 1, "ram": bad} for kind, bad in _BAD_AMOUNTS.items()}
@@ -137,6 +163,10 @@ def _update_cores(quota: Delimiter, given: dict[str, Any]) -> object:
     return quota.update_limits("cores", **given)
 
 
+def _edit(quota: Delimiter, edits: Any, **given: Any) -> object:
+    return quota.edit(edits, **given)
+
+
 def _limits() -> list[Row]:
     rows: list[Row] = []
     for word in ("max", "min", "project_max", "project_min", "user_max", "user_min"):
@@ -152,6 +182,16 @@ def _limits() -> list[Row]:
         given: dict[str, Any] = {**scope, word: _BAD_LIMITS[kind]}
         call = partial(_update_cores, given=given)
         rows.append((f"update {word} {kind} of {scope}", call, InvalidRequest))
+    for kind, bad in _BAD_LIMITS.items():
+        edits: list[Edit] = [
+            SetLimit("cores", Scope("user", "john"), LimitChange(max=bad)),
+            SetLimit("cores", Scope.total(), LimitChange(min=bad)),
+            Define(Resource("cores", "cores", project_max=bad)),
+        ]
+        rows += [
+            (f"edit {kind}: {edit}", partial(_edit, edits=[AddProject("new", None), edit]), InvalidRequest)
+            for edit in edits
+        ]
     rows += [
         ("define none", lambda q: q.define_resource("new", max=None), InvalidRequest),
         ("define negative floor", lambda q: q.define_resource("new", min=-1), InvalidRequest),
@@ -168,6 +208,8 @@ def _limits() -> list[Row]:
     ]
     return rows
 
+
+_CROSSED = SetLimit("cores", Scope("user", "john"), LimitChange(max=1, min=2))
 
 _CALLS: list[Row] = [
     ("claim for nobody", lambda q: q.claim({"cores": 1}), InvalidRequest),
@@ -201,6 +243,43 @@ _CALLS: list[Row] = [
     ("release with a space", lambda q: q.release("held "), UnknownClaim),
     ("release what looks like all", lambda q: q.release("%"), UnknownClaim),
     ("renew what is provisioned", lambda q: q.renew("c", expires_in=60), InvalidRequest),
+    ("explain for nobody", lambda q: q.explain({"cores": 1}), InvalidRequest),
+    ("explain the unknown", lambda q: q.explain({"x": 1}, user="john"), UnknownResource),
+    ("events after text", lambda q: list(q.events(after="1")), InvalidRequest),
+    ("events after a bool", lambda q: list(q.events(after=True)), InvalidRequest),
+    ("events after a float", lambda q: list(q.events(after=1.0)), InvalidRequest),
+    ("events before the first", lambda q: list(q.events(after=-1)), InvalidRequest),
+    ("events after nothing", lambda q: list(q.events(after=None)), InvalidRequest),
+    ("subscribe with nothing to call", lambda q: q.subscribe("print"), InvalidRequest),
+    ("subscribe after text", lambda q: q.subscribe(print, after="1"), InvalidRequest),
+]
+
+#: On the tree of ``_hold``: ``leaf`` below ``tree``, and claims in acme, which the tree does not know.
+_TREE: list[Row] = [
+    ("move acme", lambda q: q.move_project("acme", parent="tree"), UnknownProject),
+    ("move to acme", lambda q: q.move_project("leaf", parent="acme"), UnknownProject),
+    ("move another case", lambda q: q.move_project("Leaf", parent=None), UnknownProject),
+    ("remove acme", lambda q: q.remove_project("acme"), UnknownProject),
+    ("remove with a space", lambda q: q.remove_project("leaf "), UnknownProject),
+    ("remove a parent", lambda q: q.remove_project("tree"), InvalidRequest),
+    ("add below acme", lambda q: q.add_project("new", parent="acme"), UnknownProject),
+    ("add elsewhere", lambda q: q.add_project("leaf"), InvalidRequest),
+    ("add the root below its leaf", lambda q: q.add_project("tree", parent="leaf"), InvalidRequest),
+    ("move below itself", lambda q: q.move_project("tree", parent="tree"), InvalidRequest),
+    ("move below the leaf", lambda q: q.move_project("tree", parent="leaf"), InvalidRequest),
+    ("overbooking", lambda q: q.set_overbooking("sometimes"), InvalidRequest),
+    ("overbooking as a bool", lambda q: q.set_overbooking(False), InvalidRequest),
+    ("an edit that is none", lambda q: q.edit([AddProject("new", None), "add"]), InvalidRequest),
+    ("an edit of nothing", lambda q: q.edit([AddProject("new", None), None]), InvalidRequest),
+    ("a version as text", lambda q: q.edit([AddProject("new", None)], if_version="1"), InvalidRequest),
+    ("a version as a bool", lambda q: q.edit([AddProject("new", None)], if_version=True), InvalidRequest),
+    ("a version of long ago", lambda q: q.edit([AddProject("new", None)], if_version=-1), Conflict),
+    ("limits that cross", partial(_edit, edits=[_CROSSED, AddProject("new", None)]), InvalidRequest),
+    (
+        "a trial of the unknown",
+        lambda q: q.update_limits("x", project="acme", max=1, dry_run=True),
+        UnknownResource,
+    ),
 ]
 
 
@@ -210,6 +289,8 @@ def _hold(quota: Delimiter, rows: list[Row]) -> None:
     quota.define_resource("ram")
     quota.claim({"cores": 2, "ram": 3}, project="acme", user="john", id="c", external_id="vm")
     quota.reserve({"cores": 1}, user="john", id="held", expires_in=6000)
+    quota.add_project("tree")
+    quota.add_project("leaf", parent="tree")
     before = sight(quota)
     wrong: list[str] = []
     for name, call, expected in rows:
@@ -240,6 +321,9 @@ class InputContract(Contract):
 
     def test_bad_calls(self, quota: Delimiter) -> None:
         _hold(quota, _CALLS)
+
+    def test_bad_edits_of_the_tree(self, quota: Delimiter) -> None:
+        _hold(quota, _TREE)
 
     def test_an_invalid_request_is_a_value_error(self) -> None:
         assert issubclass(InvalidRequest, ValueError)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from delimiter import Conflict, Delimiter, OverLimit, Request
-from delimiter.conformance.contract import Contract
+from delimiter.conformance.contract import Contract, plant, used
 from delimiter.conformance.counting import Bundles, assert_counts, assert_full, together, total
 from delimiter.conformance.own_rows import OwnRows
 from delimiter.engine import Capability
@@ -22,6 +23,19 @@ if TYPE_CHECKING:
     from delimiter.engine import Engine
 
 _LEVELS = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
+
+
+#: What fills the last unit above ``new``, a project that never claimed, after a caller's snapshot was taken.
+_MEANWHILE: Final[dict[str, Callable[[Delimiter], object]]] = {
+    "a sibling's first claim": lambda q: q.claim({"cores": 1}, project="sibling"),
+    "a cousin's first claim": lambda q: q.claim({"cores": 1}, project="cousin"),
+    "a claim of the parent": lambda q: q.claim({"cores": 1}, project="parent"),
+    "a move": lambda q: q.move_project("new", parent="full"),
+    "a move of the parent": lambda q: q.move_project("parent", parent="full"),
+    "a lower limit": lambda q: q.update_limits("cores", project="top", max=0),
+    "a first limit": lambda q: q.update_limits("cores", project="parent", max=0),
+    "a limit by default": lambda q: q.define_resource("cores", project_max=0),
+}
 
 
 class TransactionRaceContract(Contract):
@@ -109,6 +123,69 @@ class TransactionRaceContract(Contract):
         assert len(callers.all()) == 20
         assert_full(handles[0], "cores", 20)
         assert_counts(handles[0], projects=[f"p{n}" for n in range(8)])
+
+    @pytest.mark.parametrize("level", _LEVELS)
+    def test_callers_in_a_tree_that_moves(
+        self, handles: list[Delimiter], callers: OwnRows, level: str
+    ) -> None:
+        """Guard: the way a claim is charged is the one its locked rows show, not that of the caller's snapshot."""
+        handles[0].define_resource("cores")
+        below = {f"p{number}": "left" for number in range(4)}
+        plant(handles[0], {"left": None, "right": None, **below})
+        for parent in ("left", "right"):
+            handles[0].update_limits("cores", project=parent, max=8)
+        database = callers.at(level)
+
+        def take(number: int, step: int) -> int:
+            with database.connect() as connection:
+                callers.look(connection)
+                try:
+                    handles[number % 2].claim({"cores": 1}, project=f"p{number}", connection=connection)
+                except OverLimit:
+                    connection.rollback()
+                    return 0
+                callers.add(connection, number * 100 + step)
+                connection.commit()
+            return 1
+
+        def work(number: int) -> int:
+            return sum(_until_decided(partial(take, number, step)) for step in range(5))
+
+        def move(number: int) -> int:
+            for step in range(6):
+                try:
+                    handles[number % 2].move_project(f"p{number}", parent=("right", "left")[step % 2])
+                except OverLimit:
+                    continue
+            return 0
+
+        told = together([partial(work, number) for number in range(4)] + [partial(move, n) for n in range(2)])
+        kept = total(told)
+        assert len(callers.all()) == kept
+        assert sum(used(handles[0], "cores", "left", "right")) == kept
+        assert_counts(handles[1], projects=["left", "right", *below])
+
+    @pytest.mark.parametrize("meanwhile", _MEANWHILE)
+    @pytest.mark.parametrize("level", _LEVELS)
+    def test_a_stale_snapshot_hides_no_ancestor(
+        self, handles: list[Delimiter], callers: OwnRows, level: str, meanwhile: str
+    ) -> None:
+        """Guard: what a new counter is made from, and all that it is charged to, is read from locked rows."""
+        quota, other = handles
+        quota.define_resource("cores")
+        family = {"top": None, "parent": "top", "new": "parent", "sibling": "parent", "cousin": "top"}
+        plant(quota, family | {"full": None})
+        quota.update_limits("cores", project="top", max=1)
+        quota.update_limits("cores", project="full", max=0)
+        with callers.at(level).connect() as connection:
+            callers.look(connection)
+            _MEANWHILE[meanwhile](other)
+            with pytest.raises((OverLimit, Conflict)):
+                quota.claim({"cores": 1}, project="new", connection=connection)
+            connection.rollback()
+        with pytest.raises(OverLimit):
+            quota.claim({"cores": 1}, project="new")
+        assert_counts(quota, projects=[*family, "full"])
 
 
 def _until_decided(transaction: object) -> int:
