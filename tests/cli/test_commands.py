@@ -19,6 +19,15 @@ COMMANDS = (
     "limit set",
     "limit unset",
     "limit show",
+    "limits export",
+    "limits plan",
+    "limits apply",
+    "limits schema",
+    "project add",
+    "project move",
+    "project remove",
+    "project tree",
+    "project overbooking",
     "usage",
     "check",
     "claim",
@@ -30,6 +39,7 @@ COMMANDS = (
     "release",
     "expire",
     "claims",
+    "events",
     "prune",
     "reconcile",
     "doctor",
@@ -56,7 +66,7 @@ def test_help_has_an_example_and_the_options_of_every_command(command, name):
     assert all(option in run.out for option in ("--store", "--json", "--timeout"))
 
 
-@pytest.mark.parametrize("name", ["resource", "limit"])
+@pytest.mark.parametrize("name", ["resource", "limit", "limits", "project"])
 def test_help_of_groups(command, name):
     run = command(name, "--help")
     assert run.status == 0
@@ -143,7 +153,39 @@ def test_a_lowered_limit_tells_who_is_over_it(quota):
     assert "over by 2" in quota("usage", "--user", "john").out
 
 
-# --- usage and check ------------------------------------------------------------------------------
+def test_a_limit_is_tried_first(quota):
+    quota("claim", "database.instances=5", "--user", "john")
+    version = quota("doctor", "--json").json["version"]
+    tried = ("--user", "john", "--max", "3", "--dry-run", "--if-version", str(version))
+    run = quota("limit", "set", "database.instances", *tried, "--json")
+    assert run.status == 0
+    assert run.json == [{"resource": "database.instances", "scope": "user:john", "limit": 3, "used": 5}]
+    spoken = quota("limit", "set", "database.instances", *tried)
+    assert spoken.out.startswith(
+        "✓ database.instances of user john: at most 3; this was only tried, nothing is changed\n"
+        "Would be over it; nothing would be taken away, and nothing more given:\n"
+    )
+    unset = quota("limit", "unset", "database.instances", "--user", "amrith", "--dry-run")
+    assert "only tried" in unset.out
+    limits = [quota("limit", "show", "--user", user, "--json").json for user in ("john", "amrith")]
+    assert [one["database.instances"] for one in limits] == [25, 2]
+    assert quota("doctor", "--json").json["version"] == version
+
+
+@pytest.mark.parametrize("verb", [("set", "--max", "9"), ("unset",)], ids=["set", "unset"])
+def test_a_limit_that_was_edited_meanwhile_is_left_alone(quota, verb):
+    version = quota("doctor", "--json").json["version"]
+    quota("limit", "set", "storage.gb", "--max", "100")
+    name, *rest = verb
+    change = (name, "database.instances", "--user", "amrith", *rest, "--if-version", str(version))
+    run = quota("limit", *change, "--json")
+    assert run.status == 1
+    assert run.error["kind"] == "Conflict"
+    assert run.error["advice"] == "Nothing was changed. Look again at what is there now, then decide again."
+    assert quota("limit", "show", "--user", "amrith", "--json").json["database.instances"] == 2
+
+
+# --- usage ------------------------------------------------------------------------------
 
 
 def test_usage_is_that_of_the_library(quota):
@@ -162,23 +204,6 @@ def test_usage_has_bars_that_need_no_colours(quota):
     bar = line.split()[1]
     assert set(bar) == {"█", "▒", "·"}
     assert bar.count("█") + bar.count("▒") == pytest.approx(len(bar) * 10 / 25, abs=1)
-
-
-def test_check(quota):
-    run = quota("check", "database.instances=3", "--user", "amrith", "--json")
-    assert run.status == 1
-    violation = {
-        "resource": "database.instances",
-        "scope": "user:amrith",
-        "limit": 2,
-        "used": 0,
-        "requested": 3,
-        "available": 2,
-    }
-    assert run.json == {"allowed": False, "violations": [violation], "available": {"database.instances": 2}}
-    assert quota("check", "database.instances=3", "--user", "amrith").status == 1
-    assert quota("check", "database.instances=2", "--user", "amrith").status == 0
-    assert quota("usage", "--json").json["database.instances"]["used"] == 0
 
 
 # --- claims ---------------------------------------------------------------------------------------
@@ -210,6 +235,22 @@ def test_the_life_of_a_claim(quota):
     assert quota("claims", "--json").json == []
     assert quota("claims", "--state", "released", "--json").json[0]["id"] == "node-1"
     assert quota("release", "vol-1").status == 0, "releasing again is harmless"
+
+
+def test_release_says_what_it_did(quota):
+    for state in ("live", "held", "gone"):
+        quota("reserve", "storage.gb=1", "--user", "john", "--id", state, "--expires-in", "1h")
+    quota("provision", "live")
+    quota("reserve", "storage.gb=1", "--user", "john", "--id", "late", "--expires-in", "1ms")
+    quota("release", "gone")
+    sentences = {name: quota("release", name).out for name in ("live", "held", "late", "gone", "live")}
+    assert sentences == {
+        "live": "✓ live was released already; nothing has changed\n",
+        "held": "✓ held is released, with everything below it\n",
+        "late": "✓ late had run out already; whatever was left below it is released\n",
+        "gone": "✓ gone was released already; nothing has changed\n",
+    }
+    assert quota("release", "live", "--json").json == {"released": "live"}
 
 
 @pytest.mark.parametrize(
@@ -279,78 +320,7 @@ def test_the_list_of_claims_is_one_claim_a_line(quota):
     assert [json.loads(line.rstrip(","))["id"] for line in lines[1:-1]] == ["a", "b"]
 
 
-# --- upkeep ---------------------------------------------------------------------------------------
-
-
-def test_expire_and_prune(quota):
-    quota("reserve", "storage.gb=1", "--user", "john", "--expires-in", "1ms")
-    assert quota("expire", "--json").json == {"expired": 1}
-    assert len(quota("claims", "--state", "expired", "--json").json) == 1
-    assert quota("prune", "--older-than", "1d", "--json").json == {"pruned": 0}
-    assert quota("prune", "--older-than", "0", "--json").json == {"pruned": 1}
-    assert quota("claims", "--state", "expired", "--json").json == []
-
-
-def test_reconcile_finds_and_repairs(quota, spoilt):
-    found = quota("reconcile", "--json")
-    assert found.status == 1
-    assert [(drift["recorded"], drift["actual"], drift["repaired"]) for drift in found.json] == [
-        (8, 1, False)
-    ]
-    assert "--repair" in quota("reconcile").out
-    repaired = quota("reconcile", "--repair", "--json")
-    assert repaired.status == 0
-    assert [drift["repaired"] for drift in repaired.json] == [True]
-    assert quota("reconcile").status == 0
-
-
-@pytest.fixture
-def spoilt(quota, url):
-    """A counter of john's says 8 where 1 is true."""
-    import sqlalchemy as sa
-
-    quota("claim", "storage.gb=1", "--user", "john")
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
-    with engine.begin() as connection:
-        changed = connection.execute(sa.text("UPDATE delimiter_counters SET used = 8 WHERE used = 1"))
-        assert changed.rowcount == 1
-
-
-def test_doctor_of_a_healthy_store(quota, url):
-    quota("claim", "storage.gb=1", "--user", "john", "--project", "acme")
-    quota("reserve", "storage.gb=1", "--user", "john", "--expires-in", "1ms")
-    before = quota("claims", "--json").out
-    run = quota("doctor", "--json")
-    assert run.status == 0
-    found = run.json
-    assert found["healthy"] is found["readable"] is found["writable"] is True
-    assert found["engine"].startswith("SQLite ")
-    assert found["store"] == url
-    assert found["schema_version"]
-    assert (found["resources"], found["projects"], found["users"]) == (2, 1, 1)
-    assert found["claims"] == {"provisioned": 1, "reserved": 0, "expired": 1, "released": 0}
-    assert any("delimiter expire" in sentence for sentence in found["advice"])
-    assert quota("claims", "--json").out == before, "it changes nothing"
-    assert "all is well" in quota("doctor").out
-
-
-def test_doctor_sees_drift_and_who_is_over_quota(quota, spoilt):
-    quota("limit", "set", "storage.gb", "--user", "john", "--max", "0")
-    run = quota("doctor", "--json")
-    assert run.status == 1
-    assert run.json["healthy"] is False
-    assert [drift["recorded"] for drift in run.json["drift"]] == [8]
-    assert run.json["over_quota"]
-    text = quota("doctor").out
-    assert "delimiter reconcile --repair" in text
-    assert "user:john" in text
-
-
-def test_doctor_sees_that_nothing_can_be_written(quota, url, tmp_path):
-    read_only = f"sqlite:///file:{tmp_path / 'quota.db'}?mode=ro&uri=true"
-    run = quota("doctor", "--store", read_only, "--json")
-    assert run.status == 1
-    assert run.json["writable"] is False
+# --- elsewhere --------------------------------------------------------------------------------------
 
 
 @pytest.mark.stores("postgresql", "mariadb")
@@ -367,6 +337,24 @@ def test_on_servers(command, store_name, store_url):
     assert run.json["engine"].lower().startswith(store_name)
     assert run.json["writable"] is True
     assert on_server("limit", "set", "storage.gb", "--user", "ann", "--max", "9").status == 0
+    assert on_server("project", "add", "acme").status == 0
+    assert on_server("project", "add", "web", "--parent", "acme").status == 0
+    assert on_server("claim", "storage.gb=3", "--project", "web").status == 0
+    assert on_server("limits", "export", "limits.yaml").status == 0
+    assert on_server("limit", "set", "storage.gb", "--project", "acme", "--max", "2").status == 0
+    assert [
+        one["used"] for one in on_server("limits", "plan", "limits.yaml", "--json").json["over_quota"]
+    ] == []
+    assert on_server("check", "storage.gb=1", "--project", "web", "--json").json["binding"] == {
+        "storage.gb": "project:acme"
+    }
+    assert on_server("limits", "apply", "limits.yaml", "--yes").status == 0
+    assert on_server("check", "storage.gb=1", "--project", "web").status == 0
+    assert [one["kind"] for one in on_server("events", "--after", "1", "--json").json] == [
+        *("limit_changed", "over_quota", "limit_changed", "back_within_quota"),
+    ]
+    tree = on_server("project", "tree", "--json").json
+    assert [(one["id"], one["usage"]["storage.gb"]["used"]) for one in tree] == [("acme", 3), ("web", 3)]
 
 
 def test_a_prefix_of_the_tables(command, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 
@@ -79,6 +80,8 @@ def test_a_refusal_names_every_limit_in_the_way_and_what_to_do(quota):
         (("usage", "--project", "a", "--user", "b"), "InvalidRequest", "not both"),
         (("limit", "show", "--project", "a", "--user", "b"), "InvalidRequest", "not both"),
         (("limit", "set", "storage.gb"), "UsageError", "--max"),
+        (("limit", "set", "storage.gb", "--max", "1", "--if-version", "x"), "UsageError", "x"),
+        (("limit", "unset", "storage.gb", "--if-version", "-1"), "UsageError", "-1"),
         (("limit", "set", "storage.gb", "--max", "lots"), "InvalidRequest", "lots"),
         (("limit", "set", "storage.gb", "--max", "-2"), "InvalidRequest", "unlimited"),
         (("limit", "set", "storage.gb", "--max", "1", "--min", "2"), "InvalidRequest", "above the maximum"),
@@ -269,6 +272,33 @@ def test_in_doubt_it_says_how_to_settle_it():
     assert "--id c-1" in failure.advice
 
 
+@pytest.mark.parametrize(
+    "store, says",
+    [
+        ("sqlite:///folder", "Name a file in it"),
+        ("sqlite:////no/such/folder/quota.db", "make the folder first"),
+        ("sqlite:///nonsense.db", "something else"),
+        ("sqlite:///file:quota.db?mode=ro&uri=true", "allowed to write"),
+        ("sqlite:///file:missing.db?mode=ro&uri=true", "Look at the path"),
+    ],
+)
+def test_what_to_do_about_a_file(command, url, tmp_path, store, says):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "nonsense.db").write_text("this is a letter to my grandmother, and no database" * 100)
+    run = command("claim", "storage.gb=1", "--user", "john", "--store", store, "--json")
+    assert run.status == 3
+    assert says in run.error["advice"]
+
+
+def test_what_to_do_about_older_tables(command, url, tmp_path):
+    with sqlite3.connect(tmp_path / "quota.db") as connection:
+        connection.execute("DROP TABLE delimiter_events")
+    connection.close()
+    run = command("events", "--store", url, "--json")
+    assert run.status == 3
+    assert "Older than this Delimiter" in run.error["advice"]
+
+
 # --- ends that nobody planned ---------------------------------------------------------------------
 
 
@@ -293,13 +323,14 @@ def test_ctrl_c_is_status_130(quota, monkeypatch):
     assert quota("usage").status == 130
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(url):
+@pytest.mark.parametrize("flags", [(), ("--json",)], ids=["text", "json"])
+def test_a_reader_that_has_seen_enough_is_no_error(url, flags):
     with Delimiter(url) as quota:
         quota.update_limits("storage.gb", user="john", max=-1)
         for number in range(300):
             quota.claim({"storage.gb": 1}, user="john", id=f"{number:0200}")
     process = subprocess.Popen(
-        [COMMAND, "--store", url, "claims"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [COMMAND, "--store", url, "claims", *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     with process:
         assert process.stdout is not None

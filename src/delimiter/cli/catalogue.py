@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from rich.text import Text
 
 from delimiter.cli import options, show, units
+from delimiter.cli.safe_text import Text
 from delimiter.cli.session import Session
-from delimiter.model import Scope
+from delimiter.model import Overage, Scope
 
 __all__ = ["limit", "resource"]
 
@@ -111,6 +111,7 @@ def limit() -> None:
     "--max", "most", metavar="N", help="The most: a number, an amount like 20TB, or unlimited (-1)."
 )
 @click.option("--min", "least", metavar="N", help="The least that releasing must leave.")
+@options.tried
 @options.of_store
 @click.pass_obj
 def set_limit(
@@ -122,6 +123,8 @@ def set_limit(
     user: str | None,
     most: str | None,
     least: str | None,
+    dry_run: bool,
+    if_version: int | None,
 ) -> None:
     """Set a limit of one project, one user, or (neither named) the whole deployment.
 
@@ -135,20 +138,15 @@ def set_limit(
             change["max"] = options.read_limit(quota, name, most)
         if least is not None:
             change["min"] = options.read_floor(quota, name, least)
-        overages = quota.update_limits(name, project=project, user=user, **change)
-    if session.as_json:
-        session.answer(overages)
-        return
+        overages = quota.update_limits(
+            name, project=project, user=user, dry_run=dry_run, if_version=if_version, **change
+        )
     words = [
         ("at most " if key == "max" else "at least ") + str(show.amount(value))
         for key, value in change.items()
     ]
     words = ["unlimited" if word == "at most unlimited" else word for word in words]
-    _say_limit(
-        session,
-        f"{name} of {show.spoken(Scope.of(project=project, user=user))}: {', '.join(words)}",
-        overages,
-    )
+    _say_limit(session, name, Scope.of(project=project, user=user), ", ".join(words), overages, tried=dry_run)
 
 
 @limit.command(
@@ -161,31 +159,44 @@ def set_limit(
 @options.of_one_scope
 @click.option("--max", "most", is_flag=True, help="Only the maximum.")
 @click.option("--min", "least", is_flag=True, help="Only the minimum.")
+@options.tried
 @options.of_store
 @click.pass_obj
 def unset(
-    session: Session, /, *, name: str, project: str | None, user: str | None, most: bool, least: bool
+    session: Session,
+    /,
+    *,
+    name: str,
+    project: str | None,
+    user: str | None,
+    most: bool,
+    least: bool,
+    dry_run: bool,
+    if_version: int | None,
 ) -> None:
     """Remove a limit that was set: the definition's holds again."""
-    which = [key for key, asked in (("max", most), ("min", least)) if asked] or ["max", "min"]
+    change: dict[str, Any] = {key: None for key, asked in (("max", most), ("min", least)) if asked}
+    change = change or {"max": None, "min": None}
     with session.opened() as quota:
-        overages = quota.update_limits(name, project=project, user=user, **dict.fromkeys(which))
+        overages = quota.update_limits(
+            name, project=project, user=user, dry_run=dry_run, if_version=if_version, **change
+        )
+    scope = Scope.of(project=project, user=user)
+    _say_limit(session, name, scope, "back to the definition", overages, tried=dry_run)
+
+
+def _say_limit(
+    session: Session, name: str, scope: Scope, words: str, overages: list[Overage], *, tried: bool
+) -> None:
     if session.as_json:
         session.answer(overages)
         return
-    _say_limit(
-        session,
-        f"{name} of {show.spoken(Scope.of(project=project, user=user))}: back to the definition",
-        overages,
-    )
-
-
-def _say_limit(session: Session, sentence: str, overages: list[Any]) -> None:
+    sentence = f"{name} of {show.spoken(scope)}: {words}"
+    if tried:
+        sentence += "; this was only tried, nothing is changed"
     session.out.print(show.done(session.out, sentence))
     if overages:
-        session.out.print(
-            Text("Over it now; nothing is taken away, and nothing more is given:", style="near")
-        )
+        session.out.print(Text(show.over_it(tried=tried), style="near"))
         session.out.print(show.overage_table(overages))
 
 

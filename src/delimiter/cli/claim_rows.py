@@ -7,9 +7,9 @@ from typing import Final
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.text import Text
 
 from delimiter.cli import show
+from delimiter.cli.safe_text import Text
 from delimiter.model import Claim
 
 __all__ = ["ClaimRows"]

@@ -1,17 +1,18 @@
-"""``check``, ``claim``, ``reserve`` and what becomes of a claim afterwards."""
+"""``claim``, ``reserve`` and what becomes of a claim afterwards."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from delimiter import Claim
-from delimiter.cli import failures, options, show
+from delimiter.cli import options, show
 from delimiter.cli.session import Session
+from delimiter.model import ClaimState
 
-__all__ = ["check", "claim", "provision", "release", "renew", "reserve", "resize", "transfer"]
+__all__ = ["claim", "provision", "release", "renew", "reserve", "resize", "transfer"]
 
 
 def _say(session: Session, claim: Claim, sentence: str) -> None:
@@ -20,30 +21,6 @@ def _say(session: Session, claim: Claim, sentence: str) -> None:
         return
     session.out.print(show.done(session.out, sentence))
     session.out.print(show.claim_lines(claim))
-
-
-@click.command(epilog=options.examples("delimiter check database.instances=2 storage.gb=1TB --user john"))
-@options.amounts
-@options.owner
-@options.of_store
-@click.pass_obj
-def check(session: Session, /, *, amounts: tuple[str, ...], project: str | None, user: str | None) -> int:
-    """Ask whether a claim would be admitted now. Changes nothing.
-
-    Exit status 1 if it would be refused.
-    """
-    with session.opened() as quota:
-        asked = options.read_amounts(quota, amounts)
-        decision = quota.check(asked, project=project, user=user)
-    if session.as_json:
-        session.answer(decision)
-    elif decision.allowed:
-        session.out.print(show.done(session.out, "it would be admitted now"))
-        session.out.print(show.decision_table(decision, asked))
-    else:
-        session.out.print(show.refused(session.out, "It would be refused now: it does not fit."))
-        session.out.print(show.violation_table(decision.violations))
-    return failures.DONE if decision.allowed else failures.REFUSED
 
 
 @click.command(
@@ -146,8 +123,18 @@ def release(session: Session, /, *, id: str, force: bool) -> None:
     By its own id, or by the real thing's. Releasing what was released before is harmless.
     """
     with session.opened() as quota:
+        # Only for the sentence: what is released is decided by the release itself.
+        before = quota.get_claim(id)
         quota.release(id, force=force)
     if session.as_json:
         session.answer({"released": id})
         return
-    session.out.print(show.done(session.out, f"{id} is released, with everything below it"))
+    session.out.print(show.done(session.out, f"{id} {_RELEASED[before.state]}"))
+
+
+_RELEASED: Final[dict[ClaimState, str]] = {
+    "reserved": "is released, with everything below it",
+    "provisioned": "is released, with everything below it",
+    "expired": "had run out already; whatever was left below it is released",
+    "released": "was released already; nothing has changed",
+}

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import click
 from rich.table import Table
-from rich.text import Text
 
-from delimiter import Delimiter, DelimiterError, Drift, Scope, Usage
+from delimiter import Delimiter, DelimiterError, Drift, Overage, Project, ProjectUsage, Scope, Usage
 from delimiter.cli import failures, options, show
+from delimiter.cli.safe_text import Text
 from delimiter.cli.session import Session
+from delimiter.model import UNLIMITED
 
 __all__ = ["doctor"]
 
@@ -32,8 +34,13 @@ class Findings:
     resources: int = 0
     projects: int = 0
     users: int = 0
+    #: The projects that were given a place, and how many levels they make.
+    tree: dict[str, int] = field(default_factory=dict)
+    overbooking: str = ""
+    #: Of the definitions, limits and projects: what ``--if-version`` takes.
+    version: int = 0
     claims: dict[str, int] = field(default_factory=dict)
-    over_quota: list[str] = field(default_factory=list)
+    over_quota: list[Overage] = field(default_factory=list)
     drift: list[Drift] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
 
@@ -82,26 +89,29 @@ def _read(quota: Delimiter, findings: Findings) -> None:
                 users.update(() if claim.user is None else (claim.user,))
     findings.claims = dict(states)
     findings.projects, findings.users = len(projects), len(users)
-    findings.over_quota = _over_quota(quota, projects, users)
+    findings.tree = _size(quota.projects())
+    findings.overbooking = quota.overbooking()
+    findings.version = quota.version()
+    findings.over_quota = _over_quota(quota, quota.tree(), users)
 
 
-def _over_quota(quota: Delimiter, projects: set[str], users: set[str]) -> list[str]:
-    scopes = [Scope.total()]
-    scopes += [Scope("project", name) for name in sorted(projects)]
-    scopes += [Scope("user", name) for name in sorted(users)]
+def _size(tree: Sequence[Project]) -> dict[str, int]:
+    levels: dict[str | None, int] = {None: 0}
+    for one in tree:  # parents come before their children
+        levels[one.id] = levels.get(one.parent, 0) + 1
+    return {"projects": len(tree), "levels": max(levels.values())}
+
+
+def _over_quota(quota: Delimiter, found: Sequence[ProjectUsage], users: set[str]) -> list[Overage]:
+    usages: list[tuple[str, Mapping[str, Usage]]] = [("total", quota.usage())]
+    usages += [(str(Scope("project", one.id)), one.usage) for one in found]
+    usages += [(str(Scope("user", name)), quota.usage(user=name)) for name in sorted(users)]
     return [
-        f"{resource} of {scope}: {used.used} of {used.limit}"
-        for scope in scopes
-        for resource, used in _usage(quota, scope).items()
-        if 0 <= used.limit < used.used
+        Overage(resource, scope, usage.limit, usage.used)
+        for scope, of_scope in usages
+        for resource, usage in of_scope.items()
+        if usage.limit != UNLIMITED and usage.used > usage.limit
     ]
-
-
-def _usage(quota: Delimiter, scope: Scope) -> dict[str, Usage]:
-    return quota.usage(
-        project=scope.name if scope.kind == "project" else None,
-        user=scope.name if scope.kind == "user" else None,
-    )
 
 
 def _try_to_write(session: Session, quota: Delimiter, findings: Findings) -> None:
@@ -171,6 +181,8 @@ def _rows(findings: Findings) -> list[tuple[str, Text]]:
         ("writable", _yes_or_no(findings.writable)),
         ("resources", Text(f"{findings.resources:,}")),
         ("live claims", Text(f"{claims['provisioned']:,} provisioned, {claims['reserved']:,} reserved")),
+        ("projects", Text(_spoken_tree(findings))),
+        ("limits", Text(f"version {findings.version}")),
         (
             "charged to",
             Text(f"{show.counted(findings.projects, 'project')}, {show.counted(findings.users, 'user')}"),
@@ -181,7 +193,9 @@ def _rows(findings: Findings) -> list[tuple[str, Text]]:
         ),
         (
             "over quota",
-            Text("\n".join(findings.over_quota), style="near") if findings.over_quota else Text("nobody"),
+            Text("\n".join(_spoken(one) for one in findings.over_quota), style="near")
+            if findings.over_quota
+            else Text("nobody"),
         ),
         (
             "drift",
@@ -190,6 +204,17 @@ def _rows(findings: Findings) -> list[tuple[str, Text]]:
             else Text("none"),
         ),
     ]
+
+
+def _spoken_tree(findings: Findings) -> str:
+    size = findings.tree
+    in_tree = f"{size['projects']:,} in the tree"
+    levels = f" of {show.counted(size['levels'], 'level')}" if size["projects"] else ""
+    return f"{in_tree}{levels}, overbooking {findings.overbooking}"
+
+
+def _spoken(over: Overage) -> str:
+    return f"{over.resource} of {over.scope}: {over.used:,} of {over.limit:,}"
 
 
 def _yes_or_no(value: object) -> Text:

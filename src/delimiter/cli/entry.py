@@ -10,7 +10,18 @@ from typing import Any, Final
 import click
 
 from delimiter import DelimiterError, __version__
-from delimiter.cli import catalogue, claiming, failures, options, show, upkeep
+from delimiter.cli import (
+    catalogue,
+    claiming,
+    events,
+    explaining,
+    failures,
+    limits,
+    options,
+    projects,
+    show,
+    upkeep,
+)
 from delimiter.cli.demo import demo
 from delimiter.cli.doctor import doctor
 from delimiter.cli.failures import CheckFailed, Failure
@@ -20,8 +31,8 @@ __all__ = ["main"]
 
 _SECTIONS: Final = (
     ("See it work", ("demo",)),
-    ("What may be used", ("resource", "limit")),
-    ("Ask", ("usage", "check", "claims")),
+    ("What may be used", ("resource", "limit", "limits", "project")),
+    ("Ask", ("usage", "check", "claims", "events")),
     ("Claim and give back", ("claim", "reserve", "provision", "renew", "resize", "transfer", "release")),
     ("Upkeep", ("expire", "prune", "reconcile", "doctor")),
 )
@@ -59,6 +70,13 @@ class Door(click.Group):
         if not standalone_mode:
             return status
         sys.exit(status or 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            # One without a number: click ends the program itself, with status 1, where it finds EPIPE.
+            raise BrokenPipeError from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         shown = [(title, [(name, self.commands[name]) for name in names]) for title, names in _SECTIONS]
@@ -137,12 +155,15 @@ _COMMANDS: Final[tuple[click.Command, ...]] = (
     doctor,
     catalogue.resource,
     catalogue.limit,
+    limits.limits,
+    projects.project,
     upkeep.usage,
+    explaining.check,
     upkeep.claims,
+    events.events,
     upkeep.expire,
     upkeep.prune,
     upkeep.reconcile,
-    claiming.check,
     claiming.claim,
     claiming.reserve,
     claiming.provision,

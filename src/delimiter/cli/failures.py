@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,8 +19,11 @@ __all__ = [
     "CheckFailed",
     "Failure",
     "NothingThere",
+    "advice_over_limit",
     "failure_of",
     "masked",
+    "of_place",
+    "quoted",
 ]
 
 #: The exit statuses.
@@ -44,6 +48,7 @@ _ADVICE: Final[tuple[tuple[type[Exception], str], ...]] = (
         errors.UnknownResource,
         "`delimiter resource list` shows what is defined, `delimiter resource define` defines more.",
     ),
+    (errors.UnknownProject, "`delimiter project tree` shows the tree, `delimiter project add` adds to it."),
     (
         errors.UnknownClaim,
         "`delimiter claims` lists what is live, `delimiter claims --state released` what was.",
@@ -52,6 +57,30 @@ _ADVICE: Final[tuple[tuple[type[Exception], str], ...]] = (
     (errors.ClaimReleased, "`delimiter claim` or `delimiter reserve` with another --id."),
     (errors.ClaimConflict, "`delimiter claims` shows who holds it; take another id."),
     (errors.Conflict, "Others keep the store busy: try again, or wait longer with `--timeout`."),
+)
+
+#: The sums that are too large are in the error itself.
+_OVERBOOKED: Final = "overbooking is forbidden"
+
+#: What is said of a store that is there and cannot be used, most of it by SQLite, and what helps; no waiting does.
+_STORE_ADVICE: Final[tuple[tuple[str, str], ...]] = (
+    (
+        "tables are not there",
+        "Older than this Delimiter? `limits apply --create` upgrades them. Elsewhere? `--schema` and `--table-prefix`.",
+    ),
+    (
+        "readonly database",
+        "Whoever runs this must be allowed to write the file and its folder (SQLite keeps a journal beside it).",
+    ),
+    (
+        "unable to open database",
+        "Look at the path: the folder must be there, and whoever runs this must be allowed to read and write in it.",
+    ),
+    ("not a database", "This file is something else. Check `--store`; nothing was changed in it."),
+    ("is a folder", "Name a file in it: `--store sqlite:///folder/quota.db`"),
+    ("no folder", "Check `--store`, or make the folder first."),
+    ("disk is full", "Make room on the disk; nothing was lost."),
+    ("disk image is malformed", "The file is damaged: keep a copy, and restore the last backup."),
 )
 
 
@@ -85,12 +114,23 @@ class Failure:
 
 def failure_of(error: Exception, *, secrets: Iterable[str] = ()) -> Failure:
     """The failure that stands for an exception. Whatever it says, no password is in it."""
-    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), WRONG)
+    status = _status(error)
     message = masked(_sentence(error), secrets=secrets)
     violations = getattr(error, "violations", ())
     if isinstance(error, CheckFailed):
         return Failure("CheckFailed", message, REFUSED)
     return Failure(_kind(error), message, status, _advice(error), tuple(violations))
+
+
+def _status(error: Exception) -> int:
+    if _edited_meanwhile(error):
+        return REFUSED
+    return next((status for kind, status in _STATUSES if isinstance(error, kind)), WRONG)
+
+
+def _edited_meanwhile(error: Exception) -> bool:
+    """An edit refused for another one: the store has decided, and trying again would be no use."""
+    return isinstance(error, errors.Conflict) and not error.retryable
 
 
 def _kind(error: Exception) -> str:
@@ -106,8 +146,17 @@ def _sentence(error: Exception) -> str:
 
 
 def _advice(error: Exception) -> str:
+    """What to do next: what the command noted on its way out, or what is right for this kind of error."""
+    if notes := getattr(error, "__notes__", None):
+        return str(notes[0])
     if isinstance(error, errors.OverLimit) and error.violations:
-        return _advice_over_limit(error.violations)
+        return advice_over_limit(error.violations)
+    if isinstance(error, errors.InvalidRequest) and _OVERBOOKED in str(error):
+        return (
+            "Nothing was changed. `delimiter project overbooking allowed` would allow it, for all projects."
+        )
+    if _edited_meanwhile(error):
+        return "Nothing was changed. Look again at what is there now, then decide again."
     if isinstance(error, errors.BelowMinimum):
         return "`--force` does it all the same."
     if isinstance(error, errors.StoreUnavailable):
@@ -115,30 +164,49 @@ def _advice(error: Exception) -> str:
     return next((advice for kind, advice in _ADVICE if isinstance(error, kind)), "")
 
 
-def _advice_over_limit(violations: tuple[Violation, ...]) -> str:
-    first = violations[0]
-    kind, _, name = first.scope.partition(":")
-    owner = f" --{kind} {_quoted(name)}" if name else ""
+def advice_over_limit(violations: Sequence[Violation]) -> str:
+    return f"Nothing was changed. Ask for no more than fits, {_making_room(violations[0])}"
+
+
+@contextmanager
+def of_place() -> Iterator[None]:
+    """Around what puts something in another place: whoever is refused there did not ask for too much."""
+    try:
+        yield
+    except errors.OverLimit as error:
+        error.add_note(f"Nothing was changed. There must be room first: {_making_room(error.violations[0])}")
+        raise
+
+
+def _making_room(violation: Violation) -> str:
+    kind, _, name = violation.scope.partition(":")
+    owner = f" --{kind} {quoted(name)}" if name else ""
+    subtree = " --subtree" if kind == "project" else ""
     return (
-        f"Nothing was changed. Ask for no more than fits, release something (`delimiter claims{owner}`), or raise the"
-        f" limit (`delimiter limit set {_quoted(first.resource)}{owner} --max N`)."
+        f"release something (`delimiter claims{owner}{subtree}`), or raise the"
+        f" limit (`delimiter limit set {quoted(violation.resource)}{owner} --max N`)."
     )
 
 
 def _advice_unreachable(error: errors.StoreUnavailable) -> str:
     if error.in_doubt and error.claim_id is not None:
         return (
-            f"Run the same command again with `--id {_quoted(error.claim_id)}` to learn whether it happened."
+            f"Run the same command again with `--id {quoted(error.claim_id)}` to learn whether it happened."
         )
     if isinstance(error, NothingThere):
         return (
             "Check `--store`, or make the store by defining a first resource:"
             " `delimiter resource define NAME --max N`"
         )
+    text = str(error).casefold()
+    for sign, advice in _STORE_ADVICE:
+        if sign in text:
+            return advice
     return "`delimiter doctor` looks at the store; `--timeout` waits longer."
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
+    """A word as it must be typed in a shell."""
     return word if re.fullmatch(r"[\w.:@%+/-]+", word) else "'" + word.replace("'", "'\\''") + "'"
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "read_amounts",
     "read_floor",
     "read_limit",
+    "tried",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -161,6 +162,17 @@ def identity(command: F) -> F:
 
 def force(command: F) -> F:
     return click.option("--force", is_flag=True, help="Even where it leaves less than a minimum.")(command)
+
+
+def tried(command: F) -> F:
+    """``--dry-run`` and ``--if-version`` of a change of limits."""
+    command = click.option(
+        "--if-version",
+        metavar="N",
+        type=click.IntRange(min=0),
+        help="Only if nothing was changed since `delimiter doctor` or `limits plan` said this version.",
+    )(command)
+    return click.option("--dry-run", is_flag=True, help="Only say what would be; change nothing.")(command)
 
 
 def amounts(command: F) -> F:

@@ -94,6 +94,8 @@ def _need_file(url: sa.URL, *, may_be_empty: bool) -> None:
     folder = Path(name).absolute().parent
     if not folder.is_dir():
         raise StoreUnavailable(f"there is no folder {folder} for the store", retryable=False)
+    if Path(name).is_dir():
+        raise StoreUnavailable(f"{name} is a folder, not a file", retryable=False)
     if not may_be_empty and not Path(name).exists():
         raise NothingThere(f"There is no file {name}, so there is no store yet")
 

@@ -115,6 +115,10 @@ class Session:
             timeout=self.timeout,
         )
 
+    def can_ask(self) -> bool:
+        """Whether somebody sits at the other end."""
+        return sys.stdin.isatty()
+
     # -- output -------------------------------------------------------------------------------------------------
 
     def answer(self, value: Any) -> None:

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.segment import Segment
 from rich.style import StyleType
 from rich.table import Table
-from rich.text import Text
 
-from delimiter.model import UNLIMITED, Claim, Decision, Drift, Overage, Resource, Scope, Usage, Violation
+from delimiter.cli.safe_text import Text
+from delimiter.model import UNLIMITED, Claim, Drift, Overage, Resource, Scope, Usage, Violation
 
 __all__ = [
     "Bar",
     "amount",
+    "bar",
     "claim_lines",
-    "decision_table",
     "drift_table",
+    "fitting",
+    "in_words",
     "legend",
     "limits_table",
+    "over_it",
     "overage_table",
     "resource_table",
+    "room",
     "time_left",
     "usage_table",
+    "used",
     "violation_table",
 ]
 
@@ -34,6 +39,9 @@ _NEARLY_FULL: Final = 0.8
 #: What is longer than this is folded where there is little room.
 _LONG_NAME: Final = 26
 _LONG_UNIT: Final = 10
+#: Cells of a bar: where there is room, and at least.
+_WIDE_BAR: Final = 24
+_NARROW_BAR: Final = 8
 #: Provisioned, reserved and free, told apart without colours too; the second row is for terminals without Unicode.
 _BLOCKS: Final = ("█", "▒", "·")
 _PLAIN_BLOCKS: Final = ("#", "=", ".")
@@ -42,12 +50,12 @@ _PLAIN_BLOCKS: Final = ("#", "=", ".")
 class Bar:
     """How full a scope is: provisioned, then reserved, then free."""
 
-    def __init__(self, usage: Usage, *, width: int = 24) -> None:
+    def __init__(self, usage: Usage, *, width: int = _WIDE_BAR) -> None:
         self.usage = usage
         self.width = width
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(min(8, options.max_width), min(self.width, options.max_width))
+        return Measurement(min(_NARROW_BAR, options.max_width), min(self.width, options.max_width))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(self.width, options.max_width)
@@ -112,6 +120,20 @@ def plain_table(*headings: str, right: Iterable[str] = ()) -> Table:
     return table
 
 
+def fitting(
+    console: Console, *layouts: Callable[[int], Table], lines: Callable[[], Iterable[Text]]
+) -> RenderableType:
+    """The first layout that there is room for, with narrow bars at least; or else lines, which fold where they must.
+
+    A layout is called with the width of its bars.
+    """
+    unbound = console.options.update_width(10_000)
+    for layout in layouts:
+        if Measurement.get(console, unbound, layout(_NARROW_BAR)).maximum <= console.width:
+            return layout(_WIDE_BAR)
+    return Group(*lines())
+
+
 def usage_table(usages: Mapping[str, Usage], units: Mapping[str, str]) -> Table:
     numbers = ("used", "reserved", "limit", "available")
     table = plain_table("resource", "", *numbers, "unit", right=numbers)
@@ -119,17 +141,43 @@ def usage_table(usages: Mapping[str, Usage], units: Mapping[str, str]) -> Table:
     table.columns[0].no_wrap = max(map(len, usages), default=0) <= _LONG_NAME
     table.columns[-1].no_wrap = max((len(units.get(name, "")) for name in usages), default=0) <= _LONG_UNIT
     for name, usage in usages.items():
-        over = usage.limit != UNLIMITED and usage.used > usage.limit
         table.add_row(
             Text(name),
-            Text("") if usage.limit == UNLIMITED else Bar(usage),
-            Text(f"{usage.used:,}", style="bad" if over else ""),
+            bar(usage),
+            used(usage),
             Text(f"{usage.reserved:,}", style="held" if usage.reserved else "quiet"),
             amount(usage.limit),
-            Text(f"over by {usage.used - usage.limit:,}", style="bad") if over else amount(usage.available),
+            room(usage),
             Text(units.get(name, ""), style="quiet"),
         )
     return table
+
+
+def bar(usage: Usage, width: int = _WIDE_BAR) -> Bar | Text:
+    return Text("") if usage.limit == UNLIMITED else Bar(usage, width=width)
+
+
+def used(usage: Usage) -> Text:
+    return Text(f"{usage.used:,}", style="bad" if _over(usage) else "")
+
+
+def room(usage: Usage) -> Text:
+    """What is available, or by how much a limit is passed."""
+    if _over(usage):
+        return Text(f"over by {usage.used - usage.limit:,}", style="bad")
+    return amount(usage.available)
+
+
+def in_words(usage: Usage) -> Text:
+    """``60 of 100 used, 40 available``: a row of a table, where there is no room for one."""
+    if usage.limit == UNLIMITED:
+        return Text.assemble(f"{usage.used:,} used, ", amount(UNLIMITED))
+    available = "" if _over(usage) else " available"
+    return Text.assemble(used(usage), f" of {usage.limit:,} used, ", room(usage), available)
+
+
+def _over(usage: Usage) -> bool:
+    return usage.limit != UNLIMITED and usage.used > usage.limit
 
 
 def resource_table(resources: Iterable[Resource]) -> Table:
@@ -181,21 +229,19 @@ def violation_table(violations: Sequence[Violation], *, below: bool = False) -> 
     return table
 
 
-def decision_table(decision: Decision, requested: Mapping[str, int]) -> Table:
-    table = plain_table("resource", "requested", "would fit", right=("requested", "would fit"))
-    for name, most in decision.available.items():
-        wanted = requested.get(name, 0)
-        style = "good" if most is None or wanted <= most else "bad"
-        table.add_row(Text(name), f"{wanted:,}", Text(str(amount(most)), style=style))
-    return table
-
-
 def overage_table(overages: Iterable[Overage]) -> Table:
     table = plain_table("resource", "scope", "limit", "used", "over by", right=("limit", "used", "over by"))
     for over in overages:
         row = (f"{over.limit:,}", f"{over.used:,}", Text(f"{over.used - over.limit:,}", style="bad"))
         table.add_row(Text(over.resource), Text(over.scope), *row)
     return table
+
+
+def over_it(*, tried: bool) -> str:
+    """The sentence above a table of those over their limits."""
+    if tried:
+        return "Would be over it; nothing would be taken away, and nothing more given:"
+    return "Over it now; nothing is taken away, and nothing more is given:"
 
 
 def drift_table(drifts: Iterable[Drift]) -> Table:

@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Any, get_args
 
 import click
-from rich.text import Text
 
 from delimiter.cli import as_json, failures, options, show
 from delimiter.cli.claim_rows import ClaimRows
+from delimiter.cli.safe_text import Text
 from delimiter.cli.session import Session
 from delimiter.model import ClaimState, Drift, Scope
 
@@ -22,18 +22,23 @@ __all__ = ["claims", "expire", "prune", "reconcile", "usage"]
 @options.of_store
 @click.pass_obj
 def usage(session: Session, /, *, project: str | None, user: str | None) -> None:
-    """Show what one project, one user, or the whole deployment uses."""
+    """Show what one project, one user, or the whole deployment uses.
+
+    A project's usage includes all projects below it.
+    """
     with session.opened() as quota:
         used = quota.usage(project=project, user=user)
         if session.as_json:
             session.answer(used)
             return
         units = {resource.name: resource.unit for resource in quota.resources()}
+        parent = project is not None and any(one.parent == project for one in quota.projects())
     if not used:
         session.out.print(show.nothing_defined(session.out))
         return
     scope = Scope.of(project=project, user=user)
-    session.out.print(show.title(f"Usage of {show.spoken(scope)}", session.shown_url()))
+    below = ", with all below it" if parent else ""
+    session.out.print(show.title(f"Usage of {show.spoken(scope)}{below}", session.shown_url()))
     session.out.print()
     session.out.print(show.usage_table(used, units))
     session.out.print()
@@ -42,19 +47,25 @@ def usage(session: Session, /, *, project: str | None, user: str | None) -> None
 
 @click.command(
     epilog=options.examples(
-        "delimiter claims --user john", "delimiter claims --resource storage.gb --state expired"
+        "delimiter claims --user john",
+        "delimiter claims --project acme --subtree --resource storage.gb --state expired",
     )
 )
 @click.option("--project", metavar="NAME", help="Only this project's.")
+@click.option("--subtree", is_flag=True, help="And those of all projects below it.")
 @click.option("--user", metavar="NAME", help="Only this user's.")
 @click.option("--resource", metavar="NAME", help="Only those that use this resource.")
 @click.option("--state", type=click.Choice(get_args(ClaimState)), help="Only those.  [default: what is live]")
 @options.of_store
 @click.pass_obj
-def claims(session: Session, /, *, state: ClaimState | None, **filters: Any) -> None:
+def claims(
+    session: Session, /, *, state: ClaimState | None, project: str | None, subtree: bool, **filters: Any
+) -> None:
     """List claims in the order they were made, however many there are."""
+    if subtree and project is None:
+        raise click.UsageError("Below which project? --subtree goes with --project NAME.")
     with session.opened() as quota:
-        found = quota.claims(state=state, **filters)
+        found = quota.claims(state=state, project=project, subtree=subtree, **filters)
         if session.as_json:
             for piece in as_json.streamed(found):
                 click.echo(piece, nl=False)
