@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 import pytest
 import pytest_asyncio
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from delimiter import Claim, InvalidRequest, OverLimit, UnknownClaim
+from delimiter import Claim, Event, InvalidRequest, OverLimit, Scope, UnknownClaim
 from delimiter.aio import Delimiter
 
 pytestmark = pytest.mark.asyncio
@@ -157,3 +158,63 @@ async def test_memory(store_url: str) -> None:
     async with Delimiter(store_url) as quota:
         await quota.define_resource("a.thing", project_max=10)
         assert len(await claim_ten_times_too_often(quota)) == 10
+
+
+async def test_projects_limits_and_events(quota: Delimiter) -> None:
+    await quota.add_project("corp")
+    await quota.add_project("acme", parent="corp")
+    await quota.update_limits("a.thing", project="corp", max=3)
+    assert len(await asyncio.gather(*_claims(quota, 5), return_exceptions=True)) == 5
+    assert (await quota.usage(project="corp"))["a.thing"].used == 3
+    assert [one.id for one in await quota.tree()] == ["corp", "acme"]
+    assert not (await quota.explain({"a.thing": 1}, project="acme")).decision.allowed
+    await quota.update_limits("a.thing", project="corp", max=1)
+    assert [event.kind async for event in quota.events()] == ["limit_changed", "limit_changed", "over_quota"]
+    assert await quota.last_event() == 3
+
+
+def _claims(quota: Delimiter, count: int) -> list[Coroutine[Any, Any, Claim]]:
+    return [quota.claim({"a.thing": 1}, project="acme") for _ in range(count)]
+
+
+async def test_a_subscription_is_told_all_in_order(quota: Delimiter) -> None:
+    """By a coroutine that fails once: the same event comes again, and none is left out."""
+    seen: list[int] = []
+    enough = asyncio.Event()
+
+    async def handle(event: Event) -> None:
+        await asyncio.sleep(0)
+        if len(seen) == 2 and not enough.is_set():
+            enough.set()
+            raise ValueError("not now")
+        seen.append(event.seq)
+        if len(seen) == 6:
+            done.set()
+
+    done = asyncio.Event()
+    async with await quota.subscribe(handle, after=0) as subscription:
+        for limit in range(6):
+            await quota.update_limits("a.thing", user="john", max=limit)
+        await asyncio.wait_for(done.wait(), 60)
+    assert seen == [1, 2, 3, 4, 5, 6]
+    assert subscription.seq == 6
+
+
+@pytest.mark.parametrize("after", [-1, True, "1"])
+async def test_a_subscription_begins_at_a_number(quota: Delimiter, after: Any) -> None:
+    with pytest.raises(InvalidRequest, match="number of an event"):
+        await quota.subscribe(print, after=after)
+
+
+async def test_limits_of_a_source_are_enforced(async_url: str) -> None:
+    """The source may block: it is asked beside the loop, and the store's clock on it."""
+
+    class Contracts:
+        def limits(self, scope: Scope) -> dict[str, int]:
+            return {"a.thing": 2} if str(scope) == "project:acme" else {}
+
+    async with Delimiter(async_url, limits=Contracts(), timeout=60) as quota:
+        await quota.define_resource("a.thing")
+        answers = await asyncio.gather(*_claims(quota, 5), return_exceptions=True)
+        assert sorted(type(answer).__name__ for answer in answers) == ["Claim"] * 2 + ["OverLimit"] * 3
+        assert await quota.limits(project="acme") == {"a.thing": 2}

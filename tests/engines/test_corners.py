@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from delimiter import Conflict, Delimiter, InvalidRequest, OverLimit, Request, StoreUnavailable, UnknownClaim
-from delimiter.engine import Admit, NewClaim, Release
+from delimiter.changes import Admit, NewClaim, Release
 
 HOUR = 3_600_000_000
 

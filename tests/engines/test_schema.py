@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.pool import NullPool
 
-from delimiter import Delimiter, StoreUnavailable
+from delimiter import Delimiter, OverLimit, StoreUnavailable
 from delimiter.engines.sql import upgrade as upgrading
 from delimiter.engines.sql.schema import HEAD, Tables
 from delimiter.hosting import leave_out
@@ -83,6 +83,43 @@ def reported(url: str) -> dict[str, Any]:
     return found
 
 
+def test_a_store_of_the_first_tables_goes_on(store_url: str) -> None:
+    """Migrated with claims in it: they count as before, and the first nesting finds what they hold."""
+    engine = sa.create_engine(store_url)
+    with engine.begin() as connection:
+        upgrading.run_migrations(connection, Tables(), target="0001")
+        for statement in _FIRST_ROWS:
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    with Delimiter(store_url) as quota:
+        assert quota.usage(project="acme")["a.thing"].used == 3
+        quota.add_project("corp")
+        quota.update_limits("a.thing", project="corp", max=4)
+        quota.add_project("acme", parent="corp")
+        assert quota.usage(project="corp")["a.thing"].used == 3
+        with pytest.raises(OverLimit):
+            quota.claim({"a.thing": 2}, project="acme")
+        assert list(quota.reconcile()) == []
+
+
+_FIRST_ROWS = (
+    (
+        "INSERT INTO delimiter_resources (id, name, service, unit, description, total_max, total_min, project_max,"
+        " project_min, user_max, user_min, defined, version)"
+        " VALUES (1001, 'a.thing', 'a', '', '', -1, 0, 5, 0, -1, 0, 1, 0)"
+    ),
+    (
+        "INSERT INTO delimiter_claims (id, claim_id, project_id, state, created_at, fingerprint, children, version)"
+        " VALUES (1001, 'c1', 'acme', 'provisioned', 1, 'none', 0, 0)"
+    ),
+    "INSERT INTO delimiter_allocations (claim, resource_id, amount) VALUES (1001, 1001, 3)",
+    (
+        "INSERT INTO delimiter_counters (id, resource_id, kind, scope, used, reserved, maximum, minimum, generation)"
+        " VALUES (1001, 1001, 'project', 'acme', 3, 0, 5, 0, 0)"
+    ),
+)
+
+
 def test_the_head_is_the_last_migration() -> None:
     assert ScriptDirectory(str(upgrading._MIGRATIONS)).get_current_head() == HEAD
 
@@ -148,7 +185,8 @@ def test_a_schema_and_a_prefix_of_its_own(store_url: str) -> None:
     with connected(store_url) as connection:
         inspector = sa.inspect(connection)
         assert inspector.get_table_names() == []
-        expected = {"q_resources", "q_limits", "q_counters", "q_claims", "q_allocations", "q_version"}
+        tables = Tables(prefix="q_", schema="quotas")
+        expected = {table.name for table in tables.metadata.tables.values()} | {tables.version_name}
         assert expected == set(inspector.get_table_names(schema="quotas"))
     assert differences(store_url, Tables(prefix="q_", schema="quotas")) == []
 
