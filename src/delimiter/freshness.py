@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from delimiter import validation
 from delimiter.edits import AdoptAncestors, Adoption, AdoptLimits
-from delimiter.errors import DelimiterError, InvalidRequest, StoreUnavailable, Unsupported
+from delimiter.errors import Conflict, DelimiterError, InvalidRequest, StoreUnavailable, Unsupported
 from delimiter.model import Scope
 from delimiter.source import CachedSource, Fetched, LimitSource, ProjectSource
 
@@ -69,6 +69,9 @@ class Freshness:
         self._projects = projects
         self._run = run
         self._written: dict[Scope | str, _Written] = {}
+        #: What could not be written beside a caller's transaction, which held the rows: the caller starts anew, and
+        #: then it is written before anything is claimed.
+        self._postponed: dict[Scope | str, tuple[Any, Any]] = {}
         self._ancestors: dict[str, tuple[float, Sequence[str]]] = {}
 
     @property
@@ -94,6 +97,8 @@ class Freshness:
         """See to it that the store knows the present limits, and the place, of everybody who is charged."""
         if not self.needed:
             return
+        for key, (ask, adoption) in list(self._postponed.items()):
+            self._freshen_key(key, ask, adoption, connection)
         names = [scope.name for scope in scopes if scope.kind == "project"]
         charged = dict.fromkeys([Scope.total(), *scopes])
         for name in names:
@@ -173,9 +178,15 @@ class Freshness:
         later = known.later + 1 if known is not None and known.fetched is fetched else 0
         if known is None or known.fetched is not fetched or time.monotonic() >= known.until:
             change = adoption(Fetched(fetched.value, fetched.as_of + later))
-            committed = self._run(
-                lambda: self._engine.adopt(change, connection=connection), connection=connection
-            )
+            try:
+                committed = self._run(
+                    lambda: self._engine.adopt(change, connection=connection), connection=connection
+                )
+            except Conflict:
+                if connection is not None:
+                    self._postponed[key] = (ask, adoption)
+                raise
+            self._postponed.pop(key, None)
             if committed:  # a caller's transaction may be rolled back, and with it what was written
                 if len(self._written) > _MOST_REMEMBERED:
                     self._written.clear()

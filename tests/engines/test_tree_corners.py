@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from delimiter import Delimiter, Resource, Scope, UnknownProject, UnknownResource
+import pytest
+import sqlalchemy as sa
+
+from delimiter import Conflict, Delimiter, OverLimit, Resource, Scope, UnknownProject, UnknownResource
 from delimiter.edits import AddProject, Define, LimitChange, SetLimit
+
+
+@contextmanager
+def caller(url: str, level: str | None = None) -> Iterator[sa.Connection]:
+    engine = sa.create_engine(url, **({"isolation_level": level} if level else {}))
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
 
 
 def test_an_edit_that_was_only_tried_leaves_nothing_in_memory(store_url: str) -> None:
@@ -27,3 +39,110 @@ def test_an_edit_that_was_only_tried_leaves_nothing_in_memory(store_url: str) ->
             "tried": 6,
             "real": 5,
         }
+
+
+def test_what_goes_from_a_project_to_its_ancestor_is_counted_once(store_url: str) -> None:
+    """Guard: ``Counter.changed`` looks at what comes from below, though the sum stays as it is."""
+    with Delimiter(store_url) as quota:
+        quota.define_resource("cores")
+        for name, parent in (("top", None), ("leaf", "top")):
+            quota.add_project(name, parent=parent)
+        quota.update_limits("cores", project="top", max=10)
+        claim = quota.claim({"cores": 10}, project="leaf")
+        quota.transfer(claim.id, project="top")
+        assert list(quota.reconcile()) == []
+        for limit in (None, 10):
+            quota.update_limits("cores", project="top", max=limit)
+            assert quota.usage(project="top")["cores"].used == 10
+        with pytest.raises(OverLimit):
+            quota.claim({"cores": 1}, project="leaf")
+
+
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
+@pytest.mark.stores("postgresql", "mariadb")
+def test_an_ancestor_s_first_counter_is_younger_than_the_snapshot(store_url: str, level: str) -> None:
+    """Guard: ``_make`` looks whether the transaction sees the ancestors' counters (MariaDB's plain reads lag)."""
+    with Delimiter(store_url) as quota, caller(store_url, level) as connection:
+        quota.define_resource("cores")
+        for name, parent in (("top", None), ("a", "top"), ("b", "top")):
+            quota.add_project(name, parent=parent)
+        quota.update_limits("cores", project="top", max=10)
+        connection.exec_driver_sql("SELECT * FROM delimiter_projects").all()  # the snapshot
+        quota.claim({"cores": 10}, project="a")
+        with pytest.raises((OverLimit, Conflict)):
+            quota.claim({"cores": 10}, project="b", connection=connection)
+        connection.rollback()
+        assert quota.usage(project="top")["cores"].used == 10
+        assert list(quota.reconcile()) == []
+
+
+def test_an_ancestor_s_counter_that_was_rolled_back_is_not_remembered(store_url: str) -> None:
+    """Its number may be given again (SQLite). Guard: ``Counters.change_in`` in ``ways``."""
+    with Delimiter(store_url) as quota, caller(store_url) as connection:
+        quota.define_resource("cores")
+        for name, parent in (("top", None), ("other", None), ("kid", "top")):
+            quota.add_project(name, parent=parent)
+        quota.update_limits("cores", project="top", max=100)
+        quota.update_limits("cores", project="other", max=10)
+        quota.claim({"cores": 1}, project="kid", connection=connection)
+        quota.claim({"cores": 1}, project="top", connection=connection)
+        connection.rollback()
+        quota.move_project("top", parent="other")
+        quota.claim({"cores": 10}, project="kid")
+        with pytest.raises(OverLimit):
+            quota.claim({"cores": 90}, project="top")
+        assert quota.usage(project="other")["cores"].used == 10
+
+
+class Said:
+    """A source that says what the test wants."""
+
+    def __init__(self) -> None:
+        self.limits_of: dict[str, dict[str, int]] = {}
+
+    def limits(self, scope: Scope) -> dict[str, int]:
+        return dict(self.limits_of.get(str(scope), {}))
+
+
+def test_a_way_behind_an_adoption_that_was_rolled_back_is_not_remembered(store_url: str) -> None:
+    """Guard: ``Counters.change_in`` in ``Edits.adopt``, which SQLite runs in the caller's transaction."""
+    source = Said()
+    with (
+        Delimiter(store_url) as plain,
+        Delimiter(store_url, limits=source) as quota,
+        caller(store_url) as connection,
+    ):
+        plain.define_resource("cores")
+        for name, parent in (("top", None), ("mid", "top"), ("kid", "mid")):
+            plain.add_project(name, parent=parent)
+            plain.claim({"cores": 1}, project=name)
+        source.limits_of = {"project:mid": {"cores": 100}}
+        quota.claim({"cores": 1}, project="kid", connection=connection)
+        connection.rollback()
+        source.limits_of = {"project:top": {"cores": 10}}
+        quota.usage(project="top")
+        with pytest.raises(OverLimit):
+            quota.claim({"cores": 90}, project="kid")
+        assert list(quota.reconcile()) == []
+
+
+def test_limits_of_a_source_do_not_lock_a_caller_out_for_ever(store_url: str) -> None:
+    """Two first claims in one transaction, whose limits must be written first. Guard: what is postponed."""
+
+    class FiftyEach:
+        def limits(self, scope: Scope) -> dict[str, int]:
+            return {"cores": 50} if scope.kind == "project" else {}
+
+    with Delimiter(store_url, limits=FiftyEach(), timeout=20) as quota:
+        quota.define_resource("cores")
+        for _ in range(3):
+            with caller(store_url) as connection:
+                try:
+                    for project in ("a", "b"):
+                        quota.claim({"cores": 1}, project=project, connection=connection)
+                except Conflict:
+                    connection.rollback()
+                else:
+                    connection.commit()
+                    break
+        assert quota.usage()["cores"].used == 2

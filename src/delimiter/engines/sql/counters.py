@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 import sqlalchemy as sa
 
@@ -77,8 +77,8 @@ class Counters:
         self._projects = projects
         self._events = events
         self._ways: dict[Start, _Way] = {}
-        #: Counters made in transactions that are still open: nobody else sees them, and they may be rolled back.
-        self._made: WeakKeyDictionary[Any, set[Start]] = WeakKeyDictionary()
+        #: Transactions that have made counters or changed ways, which nobody else sees and which may be rolled back.
+        self._changing: WeakSet[Any] = WeakSet()
         c = tables.counters.c
         by_id = sa.select(
             c.id, c.resource_id, c.kind, c.scope, c.used, c.reserved, c.maximum, c.minimum, c.generation
@@ -103,18 +103,20 @@ class Counters:
         read = self._read_ways(connection, missing)
         found.update(read)
         unmade = missing - read.keys()
-        if not unmade:
-            made = self._made.get(connection.get_transaction(), ())
-            self._remember({start: way for start, way in read.items() if start not in made})
-            return found
-        self._made.setdefault(connection.get_transaction(), set()).update(unmade)
-        self._make(connection, unmade)
-        # All of them again: the definitions are locked only now, and a way read before may be old already. What this
-        # transaction made is not remembered: if it is rolled back, the counters are gone too.
-        found.update(self._read_ways(connection, missing))
-        if missing - found.keys():
-            raise Outdated  # made, and not to be seen: a snapshot from before
+        if unmade:
+            self.change_in(connection)
+            self._make(connection, unmade)
+            # All of them again: the definitions are locked only now, and a way read before may be old already.
+            found.update(self._read_ways(connection, missing))
+            if missing - found.keys():
+                raise Outdated  # made, and not to be seen: a snapshot from before
+        elif connection.get_transaction() not in self._changing:
+            self._remember(read)
         return found
+
+    def change_in(self, connection: sa.Connection) -> None:
+        """Remember no way that this transaction sees: numbers and generations that are rolled back are given again."""
+        self._changing.add(connection.get_transaction())
 
     def _remember(self, ways: Mapping[Start, _Way]) -> None:
         if len(self._ways) > _MOST_REMEMBERED:
@@ -189,11 +191,15 @@ class Counters:
             for ancestor in above.get(scope.name, ())
         } - starts
         bounds = self.bounds(connection, definitions, starts | ancestors)
-        if ancestors:
-            ancestors = {start for start in ancestors if is_limited(*bounds[start])}
-            ancestors -= self._read_ways(connection, ancestors).keys()
-        for resource, scope in sorted(starts | ancestors):
+        ancestors = {start for start in ancestors if is_limited(*bounds[start])}
+        for resource, scope in sorted(starts | self._unmade(connection, ancestors)):
             self.make_one(connection, definitions[resource], scope, bounds[resource, scope])
+        if self._database.plain_reads_lag and self._unmade(connection, ancestors):
+            raise Conflict("an ancestor's counter is younger than the transaction's snapshot; start it anew")
+
+    def _unmade(self, connection: sa.Connection, starts: Iterable[Start]) -> set[Start]:
+        wanted = set(starts)
+        return wanted - self._read_ways(connection, wanted).keys() if wanted else wanted
 
     def bounds(
         self, connection: sa.Connection, definitions: Mapping[str, Definition], starts: Iterable[Start]

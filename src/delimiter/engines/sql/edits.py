@@ -26,6 +26,7 @@ from delimiter.edits import (
     Undefine,
 )
 from delimiter.engines.sql.bounds import Bounds
+from delimiter.engines.sql.counters import Counters
 from delimiter.engines.sql.databases import Database
 from delimiter.engines.sql.definitions import Definitions
 from delimiter.engines.sql.limits import Limits
@@ -50,6 +51,7 @@ class Edits:
         database: Database,
         definitions: Definitions,
         projects: Projects,
+        counters: Counters,
         bounds: Bounds,
         limits: Limits,
         moving: Moving,
@@ -58,6 +60,7 @@ class Edits:
         self._tables = tables
         self._definitions = definitions
         self._projects = projects
+        self._counters = counters
         self._bounds = bounds
         self._limits = limits
         self._moving = moving
@@ -75,6 +78,7 @@ class Edits:
         self, connection: sa.Connection, edits: Sequence[Edit], *, if_version: int | None = None
     ) -> list[Overage]:
         """All of them, in order; who holds more than a limit that they changed."""
+        self._counters.change_in(connection)
         of_the_tree = any(isinstance(edit, _OF_THE_TREE) for edit in edits)
         if of_the_tree or if_version is not None:
             self._projects.hold(connection)
@@ -144,6 +148,7 @@ class Edits:
 
     def adopt(self, connection: sa.Connection, adoption: Adoption) -> None:
         """What a source outside says, unless the store has what was fetched later."""
+        self._counters.change_in(connection)
         match adoption:
             case AdoptLimits():
                 if self._is_newer(connection, adoption.scope.kind, adoption.scope.name, adoption.as_of):

@@ -38,6 +38,9 @@ __all__ = ["SqlEngine"]
 #: Attempts at the repair of one counter.
 _REPAIRS: Final = 20
 
+#: Seconds to wait for a lock beside a caller's transaction.
+_PATIENCE: Final = 0.5
+
 #: Reservations swept in one transaction where all must be.
 _SWEPT_AT_ONCE: Final = 200
 
@@ -108,7 +111,9 @@ class SqlEngine(Wired):
             with self._transactions.of_caller(connection, writing=True) as joined:
                 self._edits.adopt(joined, adoption)
             return False
-        self._in_own(lambda own: self._edits.adopt(own, adoption))
+        # The caller may hold the very rows that this would wait for.
+        patience = None if connection is None else _PATIENCE
+        self._in_own(lambda own: self._edits.adopt(own, adoption), patience=patience)
         return True
 
     def now(self) -> int:

@@ -46,9 +46,12 @@ class Transactions:
         self._no_op = no_op
 
     @contextmanager
-    def own(self) -> Iterator[sa.Connection]:
-        """A new transaction at READ COMMITTED; committed at the end, rolled back by any exception."""
-        with self._turn(), self._connected() as connection, self._bounded_waits(connection):
+    def own(self, *, patience: float | None = None) -> Iterator[sa.Connection]:
+        """A new transaction at READ COMMITTED; committed at the end, rolled back by any exception.
+
+        It waits for a lock as long as one call may take, or for ``patience`` (seconds).
+        """
+        with self._turn(), self._connected() as connection, self._bounded_waits(connection, patience):
             with self.translating():
                 self._begin(connection)
                 yield connection
@@ -73,12 +76,13 @@ class Transactions:
             writers.release()
 
     @contextmanager
-    def _bounded_waits(self, connection: sa.Connection) -> Iterator[None]:
+    def _bounded_waits(self, connection: sa.Connection, patience: float | None) -> Iterator[None]:
         """Wait for a lock no longer than one call may take. (Connections of our own are opened that way.)"""
-        if self.owned or self.database.bound_waits is None:
+        if (self.owned and patience is None) or self.database.bound_waits is None:
             yield
             return
-        values = {"milliseconds": milliseconds(self._timeout), "seconds": max(1, round(self._timeout))}
+        longest = self._timeout if patience is None else min(patience, self._timeout)
+        values = {"milliseconds": milliseconds(longest), "seconds": max(1, round(longest))}
         with self.translating():
             connection.exec_driver_sql(self.database.bound_waits.format(**values))
         try:

@@ -88,7 +88,15 @@ class Wired(Engine):
         )
         overbooking = Overbooking(self._definitions, self._projects, self._counters)
         self._edits = Edits(
-            tables, database, self._definitions, self._projects, bounds, self._limits, moving, overbooking
+            tables,
+            database,
+            self._definitions,
+            self._projects,
+            self._counters,
+            bounds,
+            self._limits,
+            moving,
+            overbooking,
         )
         self._upkeep = Upkeep(
             tables, database, self._clock, self._definitions, writer, self._counters, self._sums, self._events
@@ -106,13 +114,16 @@ class Wired(Engine):
 
     # -- transactions -------------------------------------------------------------------------------------------
 
-    def _in_own(self, step: Callable[[sa.Connection], T]) -> T:
-        """Do something in a new transaction; begin again where the remembered way was old or a sweep is due."""
+    def _in_own(self, step: Callable[[sa.Connection], T], *, patience: float | None = None) -> T:
+        """Do something in a new transaction; begin again where the remembered way was old or a sweep is due.
+
+        ``patience``: seconds to wait for a lock, where less than the usual.
+        """
         self.prepare()
         deadline = time.monotonic() + self._options.timeout
         while time.monotonic() < deadline:
             try:
-                with self._transactions.own() as connection:
+                with self._transactions.own(patience=patience) as connection:
                     return step(connection)
             except Outdated:
                 continue
