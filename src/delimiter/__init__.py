@@ -26,6 +26,7 @@ from delimiter.errors import (
 )
 from delimiter.model import (
     Claim,
+    Consumer,
     Decision,
     Drift,
     Event,
@@ -52,6 +53,7 @@ __all__ = [
     "ClaimExpired",
     "ClaimReleased",
     "Conflict",
+    "Consumer",
     "Decision",
     "Delimiter",
     "DelimiterError",

@@ -143,7 +143,7 @@ class Engine(ABC):
     def edit(
         self, edits: Sequence[Edit], *, dry_run: bool = False, if_version: int | None = None
     ) -> list[Overage]:
-        """Make the edits in order, all or none, in one transaction; who holds more than a limit that they changed.
+        """Make the edits in order, all or none, in one transaction; who holds more than a limit that they set.
 
         They hold for every claim that begins after this returned, in every process, whatever a process remembers. One
         that cannot be made raises its error and nothing has changed. With ``dry_run`` everything is decided, nothing

@@ -64,18 +64,24 @@ class Subscription:
     def _follow(self) -> None:
         while not self._closed.is_set():
             try:
-                for event in self._events(self.seq):
-                    if self._closed.is_set():
-                        return
-                    self._callback(event)
-                    self.seq = event.seq
+                if not all(map(self._handed_over, self._events(self.seq))):
+                    self._closed.wait(_LOOK_EVERY)
+                    continue
             except DelimiterError as error:
                 _LOG.warning("events cannot be read now, trying again: %s", error)
-            except Exception:
-                _LOG.exception("the callback failed for the event after %s and is called again", self.seq)
-                self._closed.wait(_LOOK_EVERY)
-                continue
             self._bell.wait(_LOOK_EVERY)
+
+    def _handed_over(self, event: Event) -> bool:
+        """Whether the callback has taken it; nothing is handed over once this is closed."""
+        if self._closed.is_set():
+            return False
+        try:
+            self._callback(event)
+        except Exception:
+            _LOG.exception("the callback failed for event %s and is called again with it", event.seq)
+            return False
+        self.seq = event.seq
+        return True
 
 
 class AsyncSubscription:
@@ -118,24 +124,33 @@ class AsyncSubscription:
 
     async def _follow(self) -> None:
         while not self._closed.is_set():
+            handed_over = True
             try:
                 async for event in self._events(self.seq):
-                    if self._closed.is_set():
-                        return
-                    answer = self._callback(event)
-                    if inspect.isawaitable(answer):
-                        await answer
-                    self.seq = event.seq
+                    handed_over = await self._handed_over(event)
+                    if not handed_over:
+                        break
             except DelimiterError as error:
                 _LOG.warning("events cannot be read now, trying again: %s", error)
-            except Exception:
-                _LOG.exception("the callback failed for the event after %s and is called again", self.seq)
+            if not handed_over:
                 await self._pause()
-                continue
-            if self._rings_in_a_thread:
+            elif self._rings_in_a_thread:
                 await asyncio.to_thread(self._bell.wait, _LOOK_EVERY)
             else:
                 await self._pause()
+
+    async def _handed_over(self, event: Event) -> bool:
+        if self._closed.is_set():
+            return False
+        try:
+            answer = self._callback(event)
+            if inspect.isawaitable(answer):
+                await answer
+        except Exception:
+            _LOG.exception("the callback failed for event %s and is called again with it", event.seq)
+            return False
+        self.seq = event.seq
+        return True
 
     async def _pause(self) -> None:
         with suppress(TimeoutError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from delimiter import validation
 from delimiter.errors import InvalidRequest
 from delimiter.model import (
+    CEILING,
     UNLIMITED,
     Consumer,
     Decision,
@@ -122,7 +123,7 @@ class Watching(Rules):
         levels = self._run(lambda: self._engine.levels(list(asked), scopes))
         binding = {name: _tightest(levels, name) for name in asked}
         return Explanation(
-            decision=_decision(levels, asked),
+            decision=_decision(levels, asked, scopes),
             requested=asked,
             levels=tuple(levels),
             binding={name: None if level is None else level.scope for name, level in binding.items()},
@@ -230,19 +231,21 @@ def _tightest(levels: Sequence[Level], name: str) -> Level | None:
     return min(limited, key=lambda level: level.limit - level.used, default=None)
 
 
-def _decision(levels: Sequence[Level], asked: Mapping[str, int]) -> Decision:
+def _decision(levels: Sequence[Level], asked: Mapping[str, int], owners: Sequence[Scope]) -> Decision:
+    """What ``check`` says, worked out from the levels: they are of one moment."""
     violations = []
     available: dict[str, int | None] = dict.fromkeys(asked)
     for level in levels:
-        room = level.available
-        if room is None:
+        name, limit = level.resource, level.limit
+        if limit != UNLIMITED:
+            room = max(0, limit - level.used)
+            least = available[name]
+            available[name] = room if least is None else min(least, room)
+        elif level.scope in owners:
+            limit = CEILING  # an unlimited owner counts up to what a store can hold
+        else:
             continue
-        least = available[level.resource]
-        available[level.resource] = room if least is None else min(least, room)
-        if asked[level.resource] > room:
-            violations.append(
-                Violation(
-                    level.resource, str(level.scope), level.limit, level.used, asked[level.resource], room
-                )
-            )
+        if level.used + asked[name] > limit:
+            room = max(0, limit - level.used)
+            violations.append(Violation(name, str(level.scope), limit, level.used, asked[name], room))
     return Decision(not violations, tuple(violations), available)

@@ -146,3 +146,35 @@ def test_limits_of_a_source_do_not_lock_a_caller_out_for_ever(store_url: str) ->
                     connection.commit()
                     break
         assert quota.usage()["cores"].used == 2
+
+
+@pytest.mark.parametrize("lost", ["leaf", "top"])
+def test_a_lost_counter_is_made_again(store_url: str, lost: str) -> None:
+    """Of a project, and of an ancestor, whose way must then be found again from below."""
+    with Delimiter(store_url) as quota, caller(store_url) as connection:
+        quota.define_resource("cores")
+        for name, parent in (("top", None), ("leaf", "top")):
+            quota.add_project(name, parent=parent)
+        quota.update_limits("cores", project="top", max=10)
+        for _ in range(3):
+            quota.claim({"cores": 2}, project="leaf")
+        connection.exec_driver_sql(f"DELETE FROM delimiter_counters WHERE scope = '{lost}'")
+        connection.commit()
+        told = [(drift.scope, drift.recorded, drift.actual) for drift in quota.reconcile(repair=True)]
+        assert told == [(f"project:{lost}", 0, 6)]
+        assert list(quota.reconcile()) == []
+        quota.claim({"cores": 4}, project="leaf")
+        with pytest.raises(OverLimit):
+            quota.claim({"cores": 1}, project="leaf")
+        assert quota.usage(project="top")["cores"].used == 10
+
+
+def test_what_a_store_can_count_is_the_limit_of_who_has_none(store_url: str) -> None:
+    """``explain`` and ``check`` say the same as a claim."""
+    with Delimiter(store_url) as quota:
+        quota.define_resource("bytes")
+        quota.claim({"bytes": 1}, project="acme")
+        asked = {"bytes": 2**63 - 1}
+        decision = quota.check(asked, project="acme")
+        assert not decision
+        assert quota.explain(asked, project="acme").decision == decision

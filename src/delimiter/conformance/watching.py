@@ -140,6 +140,7 @@ class EventContract(Contract):
         quota.claim({"cores": 6}, user="john")
         quota.claim({"cores": 6}, user="mary")
         quota.update_limits("cores", user="john", max=6)
+        quota.update_limits("cores", user="mary", min=1)  # its maximum is still the default
         quota.update_limits("cores", max=12)
         reader.news()
         quota.define_resource("cores", max=1, user_max=5)

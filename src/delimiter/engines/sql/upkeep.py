@@ -64,7 +64,7 @@ class Upkeep:
             )
         )
         x = tables.ancestors.c
-        lower = sa.select(x.project).where(x.ancestor == sa.bindparam("scope"))
+        lower = sa.select(x.project).where(x.ancestor == sa.bindparam("above"))
         self._new_way = (
             sa.update(tables.counters)
             .where(k.resource_id == sa.bindparam("key"), k.kind == "project", k.scope.in_(lower))
@@ -112,7 +112,7 @@ class Upkeep:
             # A counter that was lost is made again, and whoever lies below must find it.
             self._counters.forget([(resource, scope)])
             self._counters.ways(connection, [(resource, scope)])
-            connection.execute(self._new_way, {"key": resource_id, "scope": scope.name})
+            connection.execute(self._new_way, {"key": resource_id, "above": scope.name})
         row = connection.execute(self._lock_counter, values).first()
         if row is None:  # the total's limit was taken away meanwhile, and its counter with it
             return []
