@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from delimiter.edits import (
     AddProject,
@@ -34,10 +34,11 @@ from delimiter.refusals import (
 
 
 class Editor:
-    """Makes edits one after the other; ``rules`` are those that they leave. Claims stay as they are."""
+    """Makes edits one after the other; ``steps`` are the rules that each left. Claims stay as they are."""
 
     def __init__(self, rules: Rules, claims: Iterable[Record], now: int) -> None:
         self.rules = rules
+        self.steps = [rules]
         self._claims = list(claims)
         self._now = now
         self._concerned: set[Key] = set()
@@ -55,8 +56,19 @@ class Editor:
                 found.append(Overage(key[0], str(key[1]), self.rules.maximum(key), used))
         return found
 
-    def make(self, edit: Edit) -> None:
-        """Make one edit, or raise why not. What has changed counts as a new version."""
+    def make(self, edits: Sequence[Edit]) -> None:
+        """Make all of them in order, or raise why not."""
+        changed = [edit for edit in edits if self._make(edit)]
+        if any(isinstance(edit, AddProject | MoveProject | SetOverbooking) for edit in changed):
+            promised = set(self.rules.definitions)
+        else:
+            promised = {edit.resource for edit in changed if isinstance(edit, SetLimit)}
+            promised |= {edit.resource.name for edit in changed if isinstance(edit, Define)}
+        # Once, at the end: of a parent and its children one is always changed first.
+        self.rules.refuse_overbooked(promised)
+
+    def _make(self, edit: Edit) -> bool:
+        """Whether it has changed anything."""
         before, self.rules = self.rules, self.rules.copy()
         match edit:
             case Define():
@@ -73,10 +85,14 @@ class Editor:
                 self._remove(edit.id)
             case SetOverbooking():
                 self.rules.overbooking = edit.allowed
-        if _differ(before, self.rules):
-            self.rules.version += 1
-            if not isinstance(edit, Undefine | RemoveProject):
-                self.rules.refuse_overbooked()
+        return self._made(before)
+
+    def _made(self, before: Rules) -> bool:
+        """One step is made. What has changed counts as a new version."""
+        changed = _differ(before, self.rules)
+        self.rules.version += changed
+        self.steps.append(self.rules)
+        return changed
 
     def _define(self, resource: Resource, before: Rules) -> None:
         self.rules.definitions[resource.name] = resource
@@ -153,29 +169,42 @@ class Editor:
     # -- what has happened elsewhere ----------------------------------------------------------------------------
 
     def adopt(self, adoption: Adoption) -> None:
-        """Take it over unless something fetched later, or at the same moment, was taken over before."""
-        subject = adoption.scope if isinstance(adoption, AdoptLimits) else adoption.project
-        known = self.rules.adopted.get(subject)
-        if known is not None and known >= adoption.as_of:
-            return
-        self.rules = self.rules.copy()
-        self.rules.adopted[subject] = adoption.as_of
+        """Take over what was not fetched later, or at the same moment, by somebody who has written it already."""
         match adoption:
             case AdoptLimits():
-                self._adopt_limits(adoption)
+                if self._is_newer(adoption.scope, adoption.as_of):
+                    self._adopt_limits(adoption)
             case AdoptAncestors():
-                self._adopt_ancestors(adoption)
+                path = (*reversed(adoption.ancestors), adoption.project)
+                for project, parent in zip(path, (None, *path), strict=False):
+                    self._adopt_place(project, parent, adoption.as_of)
+
+    def _is_newer(self, subject: Scope | str, as_of: int) -> bool:
+        known = self.rules.adopted.get(subject)
+        return known is None or known < as_of
 
     def _adopt_limits(self, adoption: AdoptLimits) -> None:
+        before, self.rules = self.rules, self.rules.copy()
+        self.rules.adopted[adoption.scope] = adoption.as_of
         for name in self.rules.definitions:
             key = (name, adoption.scope)
             _, minimum = self.rules.own.get(key, (None, None))
             self._set_own(key, adoption.maxima.get(name), minimum)
+        self._made(before)
 
-    def _adopt_ancestors(self, adoption: AdoptAncestors) -> None:
-        path = (adoption.project, *adoption.ancestors)
-        for project, parent in zip(path, (*adoption.ancestors, None), strict=True):
-            self.rules.tree = self.rules.tree.placed(project, parent)
+    def _adopt_place(self, project: str, parent: str | None, as_of: int) -> None:
+        """Of one name on the path; whose place is known from later stays there, with all that is below it."""
+        tree = self.rules.tree
+        newer = self._is_newer(project, as_of)
+        if project in tree and not newer:
+            return
+        if parent is not None and tree.holds(project, parent):
+            return  # a part that stays has its parent below it
+        before, self.rules = self.rules, self.rules.copy()
+        if newer:
+            self.rules.adopted[project] = as_of
+        self.rules.tree = tree.placed(project, parent)
+        self._made(before)
 
 
 def _differ(one: Rules, other: Rules) -> bool:

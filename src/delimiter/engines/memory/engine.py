@@ -116,12 +116,10 @@ class MemoryEngine(Engine):
             if if_version is not None and if_version != self._rules.version:
                 raise edited_since(if_version, self._rules.version)
             now = self.now()
-            editor, steps = Editor(self._rules, self._claims.values(), now), [self._rules]
-            for edit in edits:
-                editor.make(edit)
-                steps.append(editor.rules)
+            editor = Editor(self._rules, self._claims.values(), now)
+            editor.make(edits)
             if not dry_run:
-                self._keep(steps, now)
+                self._keep(editor.steps, now)
             return editor.overages()
 
     def adopt(self, adoption: Adoption, *, connection: CallersConnection | None = None) -> bool:
@@ -130,7 +128,7 @@ class MemoryEngine(Engine):
             now = self.now()
             editor = Editor(self._rules, self._claims.values(), now)
             editor.adopt(adoption)
-            self._keep([self._rules, editor.rules], now)
+            self._keep(editor.steps, now)
         return True
 
     def _keep(self, steps: Sequence[Rules], now: int) -> None:

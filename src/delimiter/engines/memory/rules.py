@@ -100,11 +100,11 @@ class Rules:
             return maximum
         return sum(self.promised(resource, child) for child in self.tree.children(project))
 
-    def refuse_overbooked(self) -> None:
-        """Where the policy forbids it, no limit may be smaller than what was promised to the children."""
+    def refuse_overbooked(self, resources: Collection[str]) -> None:
+        """Where the policy forbids it, no limit of these may be smaller than what was promised to the children."""
         if self.overbooking:
             return
-        for resource in sorted(self.definitions):
+        for resource in sorted(self.definitions.keys() & resources):
             for project in self.tree.in_order():
                 maximum = self.maximum((resource, Scope("project", project)))
                 children = {one: self.promised(resource, one) for one in self.tree.children(project)}

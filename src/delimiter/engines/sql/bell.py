@@ -10,7 +10,7 @@ from delimiter.engine import Bell
 
 __all__ = ["ListeningBell"]
 
-#: Seconds of one look at the connection: how long closing may take.
+#: Seconds of one look at the connection, for which closing has to wait (and for the connection to be opened).
 _SLICE: Final = 0.2
 
 

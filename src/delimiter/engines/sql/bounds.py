@@ -9,23 +9,23 @@ on knows the new way. The same holds for the total and everybody.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
-from delimiter.engines.sql.chunking import chunks
 from delimiter.engines.sql.counters import Counters, effective, is_limited
 from delimiter.engines.sql.databases import Database
 from delimiter.engines.sql.definitions import Definition
 from delimiter.engines.sql.events import EventLog, Standing
 from delimiter.engines.sql.expiry import Expiry, RunOut
+from delimiter.engines.sql.locking import CounterLocks
 from delimiter.engines.sql.projects import Projects
 from delimiter.engines.sql.schema import Tables
 from delimiter.engines.sql.sums import Sums
 from delimiter.errors import InvalidRequest
-from delimiter.model import CEILING, UNLIMITED, Overage, Scope, Violation
+from delimiter.model import CEILING, UNLIMITED, Scope, Violation
 
 __all__ = ["Bounds"]
 
@@ -33,6 +33,10 @@ __all__ = ["Bounds"]
 _Held: TypeAlias = tuple[int, int]
 
 _NOTHING: _Held = (0, 0)
+
+
+def _nothing() -> None:
+    """There is nothing to tell."""
 
 
 @dataclass(slots=True)
@@ -78,6 +82,7 @@ class Bounds:
         tables: Tables,
         database: Database,
         projects: Projects,
+        locks: CounterLocks,
         sums: Sums,
         counters: Counters,
         expiry: Expiry,
@@ -85,13 +90,12 @@ class Bounds:
     ) -> None:
         self._tables = tables
         self._projects = projects
+        self._locks = locks
         self._sums = sums
         self._counters = counters
         self._expiry = expiry
         self._events = events
         c = tables.counters.c
-        chosen = sa.select(tables.counters).where(c.id.in_(sa.bindparam("ids", expanding=True)))
-        self._lock = database.locked(database.by_key(chosen.order_by(c.id), tables.counters))
         self._write = database.by_key(
             sa.update(tables.counters)
             .where(c.id == sa.bindparam("key"))
@@ -105,59 +109,37 @@ class Bounds:
             ),
             tables.counters,
         )
-        self._raise_generation = database.by_key(
-            sa.update(tables.counters)
-            .where(c.id.in_(sa.bindparam("ids", expanding=True)))
-            .values(generation=c.generation + 1),
-            tables.counters,
-        )
-
-    # -- finding and locking ------------------------------------------------------------------------------------
-
-    def lock(self, connection: sa.Connection, chosen: sa.ColumnElement[bool]) -> list[Any]:
-        """Lock counters in the order in which claims do. Nobody makes any of them meanwhile."""
-        c = self._tables.counters.c
-        found = list(connection.scalars(sa.select(c.id).where(chosen).order_by(c.id)))
-        return [row for part in chunks(found) for row in connection.execute(self._lock, {"ids": part})]
-
-    def lock_projects(
-        self, connection: sa.Connection, names: Iterable[str], resource_ids: Sequence[int]
-    ) -> list[Any]:
-        """The counters of these projects, whatever their number."""
-        c = self._tables.counters.c
-        found: list[int] = []
-        for part in chunks(sorted(set(names))):
-            chosen = sa.and_(c.resource_id.in_(resource_ids), c.kind == "project", c.scope.in_(part))
-            found.extend(connection.scalars(sa.select(c.id).where(chosen)))
-        return [
-            row for part in chunks(sorted(found)) for row in connection.execute(self._lock, {"ids": part})
-        ]
-
-    def raise_generations(self, connection: sa.Connection, rows: Iterable[Any]) -> None:
-        for part in chunks(sorted(row.id for row in rows)):
-            connection.execute(self._raise_generation, {"ids": part})
 
     # -- the total, and defaults --------------------------------------------------------------------------------
 
-    def of_all(self, connection: sa.Connection, definition: Definition) -> list[Overage]:
-        """After a definition, or the total's own limit, changed; who holds more than a limit that changed."""
-        c = self._tables.counters.c
+    def of_all(
+        self, connection: sa.Connection, definition: Definition, told: Callable[[], None] = _nothing
+    ) -> list[Scope]:
+        """After a definition, or the total's own limit, changed; who may hold more than a limit that changed.
+
+        ``told`` is called when everything that the change bears on is locked: an event of it is then in its place
+        among those of the same scope.
+        """
         total = Scope.total()
         own = self._own(connection, definition.id)
         wanted = effective(definition.resource, total, own.get(total))
-        rows = self.lock(connection, c.resource_id == definition.id)
+        rows = self._locks.of_resources(connection, [definition.id])
         known = next((row for row in rows if row.kind == "total"), None)
         turns = is_limited(*wanted) != (known is not None)
         updates = self._updates(connection, definition, rows, own)
         if turns and known is None:
-            used, reserved = self._sums.of_total(connection, definition.id)
+            used, reserved = self._sums.of_scope(connection, definition.id, total)
             updates.append(_Update(total, None, wanted, used, reserved, _NOTHING, used))
-        self._apply(connection, definition, updates)
+        self._apply(connection, definition, updates, told)
         if turns or any(update.turned for update in updates):
-            self.raise_generations(connection, rows)
+            self._locks.raise_generations(connection, rows)
         if turns and known is not None:
-            connection.execute(sa.delete(self._tables.counters).where(c.id == known.id))
-        return self._overages(definition, updates)
+            connection.execute(sa.delete(self._tables.counters).where(self._tables.counters.c.id == known.id))
+        return [
+            update.scope
+            for update in updates
+            if update.after.over and update.before.limit != update.bounds[0]
+        ]
 
     def _updates(
         self, connection: sa.Connection, definition: Definition, rows: Sequence[Any], own: Mapping[Scope, Any]
@@ -182,8 +164,14 @@ class Bounds:
 
     # -- one scope ----------------------------------------------------------------------------------------------
 
-    def of_scope(self, connection: sa.Connection, definition: Definition, scope: Scope) -> None:
-        """After a scope's own limit changed."""
+    def of_scope(
+        self,
+        connection: sa.Connection,
+        definition: Definition,
+        scope: Scope,
+        told: Callable[[], None] = _nothing,
+    ) -> None:
+        """After a scope's own limit changed; ``told`` as above."""
         name = definition.resource.name
         bounds = self._counters.bounds(connection, {name: definition}, [(name, scope)])[name, scope]
         c = self._tables.counters.c
@@ -192,38 +180,48 @@ class Bounds:
         row = connection.execute(sa.select(c.maximum, c.minimum).where(here)).first()
         turns = is_limited(*bounds) != (row is not None and is_limited(row.maximum, row.minimum))
         if turns and scope.kind == "total":
-            self.of_all(connection, definition)
+            self.of_all(connection, definition, told)
         elif turns and scope.kind == "project":
-            self._turn_project(connection, definition, scope, bounds)
+            self._turn_project(connection, definition, scope, bounds, told)
         else:
-            rows = self.lock(connection, here)
+            rows = self._locks.of_scopes(connection, [definition.id], [scope])
             below = ((row.used_below, row.reserved_below) for row in rows)
-            self._apply(
-                connection,
-                definition,
-                [_update(scope, row, bounds, held) for row, held in zip(rows, below, strict=True)],
-            )
+            updates = [_update(scope, row, bounds, held) for row, held in zip(rows, below, strict=True)]
+            self._apply(connection, definition, updates, told)
 
     def _turn_project(
-        self, connection: sa.Connection, definition: Definition, scope: Scope, bounds: tuple[int, int]
+        self,
+        connection: sa.Connection,
+        definition: Definition,
+        scope: Scope,
+        bounds: tuple[int, int],
+        told: Callable[[], None],
     ) -> None:
         """A project's first limit, or its last taken away: what lies below it is charged to it too, or no longer."""
         names = self._projects.below(connection, scope.name)
-        rows = self.lock_projects(connection, [scope.name, *names], [definition.id])
+        subtree = [scope, *(Scope("project", name) for name in names)]
+        rows = self._locks.of_scopes(connection, [definition.id], subtree)
         lower = [row for row in rows if row.scope != scope.name]
         known = next((row for row in rows if row.scope == scope.name), None)
-        if known is None and not lower:
-            return  # nothing was ever claimed here: the first claim will make the counter
+        if not rows:
+            told()  # nothing was ever claimed here: the first claim will make the counter
+            return
         below = (
             sum(row.used - row.used_below for row in lower),
             sum(row.reserved - row.reserved_below for row in lower),
         )
-        self._apply(connection, definition, [_update(scope, known, bounds, below)])
-        self.raise_generations(connection, lower)
+        self._apply(connection, definition, [_update(scope, known, bounds, below)], told)
+        self._locks.raise_generations(connection, lower)
 
     # -- writing ------------------------------------------------------------------------------------------------
 
-    def _apply(self, connection: sa.Connection, definition: Definition, updates: Sequence[_Update]) -> None:
+    def _apply(
+        self,
+        connection: sa.Connection,
+        definition: Definition,
+        updates: Sequence[_Update],
+        told: Callable[[], None],
+    ) -> None:
         self._refuse_too_much(definition, updates)
         self._look_for_expired(connection, definition, updates)
         rows = [
@@ -245,6 +243,7 @@ class Bounds:
             if update.row is None:
                 held = (update.used, update.reserved)
                 self._counters.make_one(connection, definition, update.scope, update.bounds, held)
+        told()
         name = definition.resource.name
         self._events.crossed(
             connection, ((name, update.scope, update.before, update.after) for update in updates)
@@ -258,7 +257,7 @@ class Bounds:
         suspected = [
             Violation(name, str(update.scope), update.bounds[0], update.used, 0, 0)
             for update in updates
-            if update.after.over and not update.before.over and update.reserved
+            if update.after.over and update.before != update.after and update.reserved
         ]
         if suspected and (keys := self._expiry.in_the_way(connection, suspected, joined=False)):
             raise RunOut(keys)
@@ -271,14 +270,6 @@ class Bounds:
                     f"{definition.resource.name}: {update.used} is claimed in {update.scope}, more than one counter"
                     f" can hold ({CEILING})"
                 )
-
-    @staticmethod
-    def _overages(definition: Definition, updates: Sequence[_Update]) -> list[Overage]:
-        return [
-            Overage(definition.resource.name, str(update.scope), update.bounds[0], update.used)
-            for update in updates
-            if update.after.over and update.before.limit != update.bounds[0]
-        ]
 
     def _own(self, connection: sa.Connection, resource_id: int) -> dict[Scope, Any]:
         limits = self._tables.limits

@@ -1,10 +1,11 @@
 """Deciding changes in a transaction: lock the claims, place the new ones, lock the counters, decide, write.
 
-The order is the same for every verb, and is what keeps operations from waiting for each other: claims by their row's
-number, the unique keys of new claims, the definitions of resources while a scope's first counter is made, then
-counters by their number. (An external id given by ``provision`` meets its unique key only at the end: should another
-claim take it at that very moment, the database finds the deadlock and one of the two begins anew.) Only what has been
-locked is decided on; only SQL happens here: no waiting, no trying again.
+The order is the same for every verb, and is what keeps operations from waiting for each other in a circle: claims by
+their row's number, the unique keys of new claims, the tree of projects and the definitions of resources while a
+scope's first counter is made, then counters by their number. (An external id given by ``provision`` meets its unique
+key only at the end: should another claim take it at that very moment, the database finds the deadlock and one of the
+two begins anew. So it does with a decision in a caller's transaction that is begun again while counters are held.)
+Only what has been locked is decided on; only SQL happens here: no waiting, no trying again.
 """
 
 from __future__ import annotations
@@ -296,7 +297,7 @@ def _independent(changes: Sequence[Change]) -> list[Sequence[Change]]:
     """The changes as one group, or one by one where one of them names what another makes or changes."""
     if len(changes) == 1:
         return [changes]
-        # The ways of what moves are known only afterwards; an external id may be one that another change sets free.
+    # The ways of what moves are known only afterwards; an external id may be one that another change sets free.
     if any(isinstance(change, Transfer) or _names_outside(change) for change in changes):
         return [[change] for change in changes]
 

@@ -25,7 +25,7 @@ from delimiter.engines.sql.schema import Tables
 from delimiter.errors import Conflict
 from delimiter.model import UNLIMITED, Resource, Scope
 
-__all__ = ["Charged", "Counters", "Outdated", "Start", "effective", "is_limited"]
+__all__ = ["Charged", "Counters", "Outdated", "Start", "effective", "has_limit", "is_limited"]
 
 #: Ways read by one statement: each is a term of its WHERE, of which SQLite takes no more than a thousand.
 _STARTS: Final = 200
@@ -150,14 +150,13 @@ class Counters:
         is_total = sa.and_(
             total.c.resource_id == own.resource_id, total.c.kind == "total", total.c.scope == ""
         )
-        is_limited = sa.or_(above.c.maximum != UNLIMITED, above.c.minimum > 0)
         is_above = sa.and_(
             above.c.resource_id == own.resource_id, above.c.kind == "project", above.c.scope == x.ancestor
         )
         joined = (
             self._table.outerjoin(total, is_total)
             .outerjoin(self._ancestors, sa.and_(own.kind == "project", x.project == own.scope))
-            .outerjoin(above, sa.and_(is_above, is_limited))
+            .outerjoin(above, sa.and_(is_above, has_limit(above)))
         )
         columns = [own.id, own.resource_id, own.kind, own.scope, own.generation]
         statement = sa.select(
@@ -329,6 +328,11 @@ class Counters:
 def is_limited(maximum: int, minimum: int) -> bool:
     """Whether a project must be charged for those below it: a maximum or a floor has to be watched there."""
     return maximum != UNLIMITED or minimum > 0
+
+
+def has_limit(counters: sa.FromClause) -> sa.ColumnElement[bool]:
+    """The same as SQL, of counters."""
+    return sa.or_(counters.c.maximum != UNLIMITED, counters.c.minimum > 0)
 
 
 def effective(resource: Resource, scope: Scope, own: Any | None) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
@@ -83,7 +83,7 @@ class Definitions:
         self._making.add(connection.get_transaction())
 
     def locked(
-        self, connection: sa.Connection, names: Iterable[str], *, exclusive: bool = False
+        self, connection: sa.Connection, names: Collection[str], *, exclusive: bool = False
     ) -> dict[str, Definition]:
         """The definitions as they are, locked in order of their numbers: shared, or against everybody."""
         ids = sorted(self.id_of(connection, name) for name in names)
@@ -98,10 +98,11 @@ class Definitions:
         """Every definition that stands, in order of their numbers."""
         return [_definition(row) for row in connection.execute(self._all)]
 
-    def hold(self, connection: sa.Connection, names: Iterable[str]) -> list[int]:
-        """Keep everybody else from changing these, defined or not, until the transaction ends; their numbers."""
-        ids = sorted(self.id_of(connection, name) for name in names)
-        connection.execute(self._exclusive, {"ids": ids}).all()
+    def hold(self, connection: sa.Connection, names: Iterable[str]) -> dict[str, int]:
+        """Keep everybody else from changing those of these that are known, defined or not; their numbers."""
+        ids = {name: id for name in names if (id := self.id_if_known(connection, name)) is not None}
+        if ids:
+            connection.execute(self._exclusive, {"ids": sorted(ids.values())}).all()
         return ids
 
     def hold_all(self, connection: sa.Connection) -> None:

@@ -8,6 +8,7 @@ first is made.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import sqlalchemy as sa
 
@@ -25,16 +26,18 @@ from delimiter.edits import (
     SetOverbooking,
     Undefine,
 )
-from delimiter.engines.sql.bounds import Bounds
 from delimiter.engines.sql.counters import Counters
 from delimiter.engines.sql.databases import Database
 from delimiter.engines.sql.definitions import Definitions
 from delimiter.engines.sql.limits import Limits
+from delimiter.engines.sql.locking import CounterLocks
 from delimiter.engines.sql.moving import Moving
-from delimiter.engines.sql.overbooking import Overbooking
 from delimiter.engines.sql.projects import Projects
+from delimiter.engines.sql.promises import Promises
+from delimiter.engines.sql.readings import Readings
 from delimiter.engines.sql.schema import Tables
-from delimiter.model import Overage
+from delimiter.errors import UnknownResource
+from delimiter.model import Overage, Scope
 from delimiter.refusals import edited_since
 
 __all__ = ["Edits"]
@@ -52,19 +55,20 @@ class Edits:
         definitions: Definitions,
         projects: Projects,
         counters: Counters,
-        bounds: Bounds,
+        locks: CounterLocks,
         limits: Limits,
         moving: Moving,
-        overbooking: Overbooking,
+        promises: Promises,
+        readings: Readings,
     ) -> None:
-        self._tables = tables
         self._definitions = definitions
         self._projects = projects
         self._counters = counters
-        self._bounds = bounds
+        self._locks = locks
         self._limits = limits
         self._moving = moving
-        self._overbooking = overbooking
+        self._promises = promises
+        self._readings = readings
         a = tables.adoptions
         self._adoptions = a
         key = sa.and_(a.c.kind == sa.bindparam("key_kind"), a.c.scope == sa.bindparam("key_scope"))
@@ -77,7 +81,7 @@ class Edits:
     def make(
         self, connection: sa.Connection, edits: Sequence[Edit], *, if_version: int | None = None
     ) -> list[Overage]:
-        """All of them, in order; who holds more than a limit that they changed."""
+        """All of them, in order; who at the end holds more than a limit that one of them set."""
         self._counters.change_in(connection)
         of_the_tree = any(isinstance(edit, _OF_THE_TREE) for edit in edits)
         if of_the_tree or if_version is not None:
@@ -91,22 +95,22 @@ class Edits:
                 raise edited_since(if_version, version)
         if len(edits) > 1:
             self._lock_what_they_touch(connection, edits, everything=of_the_tree)
-        found = {
-            (overage.resource, overage.scope): overage
-            for edit in edits
-            for overage in self._make(connection, edit)
-        }
+        touched = {pair for edit in edits for pair in self._make(connection, edit)}
+        # Looked at once, after all of them: a list may pass through what its end does not have.
         self._refuse_overbooking(connection, edits)
-        return sorted(found.values(), key=_place)
+        return self._over_quota(connection, touched)
 
-    def _make(self, connection: sa.Connection, edit: Edit) -> list[Overage]:
+    def _make(self, connection: sa.Connection, edit: Edit) -> list[tuple[str, Scope]]:
+        """Make one; whose limits it has set, as far as they may use more."""
         match edit:
             case Define():
-                return self._limits.define(connection, edit.resource)
+                name = edit.resource.name
+                return [(name, scope) for scope in self._limits.define(connection, edit.resource)]
             case Undefine():
                 self._limits.undefine(connection, edit.name)
             case SetLimit():
-                return self._limits.set(connection, edit.resource, edit.scope, edit.change)
+                self._limits.set(connection, edit.resource, edit.scope, edit.change)
+                return [(edit.resource, edit.scope)]
             case AddProject():
                 self._moving.add(connection, edit.id, edit.parent)
             case MoveProject():
@@ -118,27 +122,53 @@ class Edits:
                     self._projects.set_overbooking(connection, allowed=edit.allowed)
         return []
 
+    def _over_quota(self, connection: sa.Connection, touched: set[tuple[str, Scope]]) -> list[Overage]:
+        """By resource, then the total, projects, users."""
+        kinds = ("total", "project", "user")
+        found = []
+        for name, scope in sorted(
+            touched, key=lambda pair: (pair[0], kinds.index(pair[1].kind), pair[1].name)
+        ):
+            with suppress(UnknownResource):  # undefined again by a later one
+                limit, used = standing = self._readings.standing(connection, name, scope)
+                if standing.over:
+                    found.append(Overage(name, str(scope), limit, used))
+        return found
+
     def _lock_what_they_touch(
         self, connection: sa.Connection, edits: Sequence[Edit], *, everything: bool
     ) -> None:
-        """Definitions in order, then counters in order: all of the resources that the edits name."""
-        k = self._tables.counters.c
-        if everything:
-            self._bounds.lock(connection, sa.true())
-            return
+        """Definitions in order, then counters in order, before the first edit is made."""
         named = {name for edit in edits if (name := _resource(edit)) is not None}
-        known = sorted(name for name in named if self._definitions.id_if_known(connection, name) is not None)
-        ids = self._definitions.hold(connection, known)
-        self._bounds.lock(connection, k.resource_id.in_(ids))
+        ids = self._definitions.hold(connection, named)
+        if everything:
+            every = (definition.id for definition in self._definitions.all(connection))
+            self._locks.of_resources(connection, every)
+            return
+        whole = set()
+        single = set()
+        for edit in edits:
+            match edit:
+                case SetLimit() if edit.scope.kind != "total" and edit.resource in ids:
+                    single |= {(ids[edit.resource], scope) for scope in self._subtree(connection, edit.scope)}
+                case _:
+                    whole |= {ids[name] for name in [_resource(edit)] if name in ids}
+        self._locks.of_both(connection, whole, single)
+
+    def _subtree(self, connection: sa.Connection, scope: Scope) -> list[Scope]:
+        """The counters that may turn with this one's limit."""
+        if scope.kind != "project":
+            return [scope]
+        below = self._projects.below(connection, scope.name)
+        return [scope, *(Scope("project", name) for name in below)]
 
     def _refuse_overbooking(self, connection: sa.Connection, edits: Sequence[Edit]) -> None:
-        """Looked at once, after all of them: a list may pass through what its end does not have."""
         if any(isinstance(edit, AddProject | MoveProject | SetOverbooking) for edit in edits):
-            self._overbooking.refuse(connection)
+            self._promises.refuse(connection)
             return
         named = {name for edit in edits if (name := _resource(edit)) is not None}
         if named:
-            self._overbooking.refuse(connection, named)
+            self._promises.refuse(connection, named)
 
     def version(self, connection: sa.Connection) -> int:
         """Grows with every edit: each writes the tree's row, or a definition's."""
@@ -154,8 +184,7 @@ class Edits:
                 if self._is_newer(connection, adoption.scope.kind, adoption.scope.name, adoption.as_of):
                     self._adopt_limits(connection, adoption)
             case AdoptAncestors():
-                if self._is_newer(connection, "ancestors", adoption.project, adoption.as_of):
-                    self._adopt_ancestors(connection, adoption)
+                self._adopt_ancestors(connection, adoption)
 
     def _is_newer(self, connection: sa.Connection, kind: str, scope: str, as_of: int) -> bool:
         key = {"key_kind": kind, "key_scope": scope}
@@ -170,13 +199,14 @@ class Edits:
         return True
 
     def _adopt_limits(self, connection: sa.Connection, adoption: AdoptLimits) -> None:
-        defined = {definition.resource.name for definition in self._definitions.all(connection)}
         present = {own.resource: own.max for own in self._limits.own(connection, adoption.scope)}
         edits: list[Edit] = [
             SetLimit(name, adoption.scope, LimitChange(max=adoption.maxima.get(name)))
-            for name in sorted(defined)
+            for name in (definition.resource.name for definition in self._definitions.all(connection))
             if present.get(name) != adoption.maxima.get(name)
         ]
+        if not edits:
+            return
         self._projects.share(connection)
         if len(edits) > 1:
             self._lock_what_they_touch(connection, edits, everything=False)
@@ -184,16 +214,25 @@ class Edits:
             self._make(connection, edit)
 
     def _adopt_ancestors(self, connection: sa.Connection, adoption: AdoptAncestors) -> None:
-        """From the root down, so that each finds its parent in its place, and no circle on the way."""
+        """From the root down, so that each finds its parent in its place.
+
+        A name of which something later is known already keeps its place, and with it whatever lies below it.
+        """
         self._projects.hold(connection)
         parent: str | None = None
         for name in (*reversed(adoption.ancestors), adoption.project):
-            known = self._projects.find(connection, name)
-            if known is None:
-                self._moving.add(connection, name, parent, admitted=True)
-            elif known.parent != parent:
-                self._moving.move(connection, name, parent, admitted=True)
+            if self._is_newer(connection, "ancestors", name, adoption.as_of):
+                self._put(connection, name, parent)
             parent = name
+
+    def _put(self, connection: sa.Connection, name: str, parent: str | None) -> None:
+        if parent is not None and self._projects.find(connection, parent) is None:
+            self._moving.add(connection, parent, None, admitted=True)  # it was removed since it was put there
+        known = self._projects.find(connection, name)
+        if known is None:
+            self._moving.add(connection, name, parent, admitted=True)
+        elif known.parent != parent and parent not in self._projects.below(connection, name):
+            self._moving.move(connection, name, parent, admitted=True)
 
 
 def _resource(edit: Edit) -> str | None:
@@ -206,9 +245,3 @@ def _resource(edit: Edit) -> str | None:
             return edit.resource
         case _:
             return None
-
-
-def _place(overage: Overage) -> tuple[str, int, str]:
-    """By resource, then the total, projects, users."""
-    kind, _, name = overage.scope.partition(":")
-    return overage.resource, ("total", "project", "user").index(kind), name

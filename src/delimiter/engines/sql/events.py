@@ -93,15 +93,15 @@ class EventLog:
     def all_numbered(self, connection: sa.Connection) -> bool:
         return connection.execute(self._any_unnumbered).first() is None
 
-    def number(self, connection: sa.Connection) -> int:
-        """Number some of those that were committed since, in a transaction of its own; how many."""
+    def number(self, connection: sa.Connection) -> bool:
+        """Number some of those that were committed since, in a transaction of its own; whether there may be more."""
         last = connection.execute(self._lock_numbering).scalar_one()
         keys = list(connection.scalars(self._unnumbered))
         if keys:
             rows = [{"key": key, "number": last + place} for place, key in enumerate(keys, start=1)]
             connection.execute(self._number, rows)
             connection.execute(self._numbered, {"last": last + len(keys)})
-        return len(keys)
+        return len(keys) == _AT_ONCE
 
     def page(self, connection: sa.Connection, *, after: int, size: int) -> list[Event]:
         rows = connection.execute(self._page, {"after": after, "size": size})

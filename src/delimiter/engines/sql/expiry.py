@@ -17,9 +17,10 @@ from delimiter.engines.sql.claims import Claims
 from delimiter.engines.sql.counters import Counters, Outdated
 from delimiter.engines.sql.databases import Clock, Database
 from delimiter.engines.sql.definitions import Definitions
-from delimiter.engines.sql.projects import within
+from delimiter.engines.sql.projects import Projects, within
 from delimiter.engines.sql.schema import Tables
 from delimiter.engines.sql.writing import ClaimWriter
+from delimiter.errors import Conflict
 from delimiter.model import Scope, Violation
 
 __all__ = ["Expiry", "RunOut"]
@@ -45,12 +46,14 @@ class Expiry:
         database: Database,
         clock: Clock,
         definitions: Definitions,
+        projects: Projects,
         claims: Claims,
         writer: ClaimWriter,
         counters: Counters,
     ) -> None:
         self._database = database
         self._definitions = definitions
+        self._projects = projects
         self._claims = claims
         self._writer = writer
         self._counters = counters
@@ -95,6 +98,9 @@ class Expiry:
                 )
             if keys:
                 return sorted(keys)
+        if joined and self._database.plain_reads_lag and not self._projects.is_present(connection):
+            # Which projects lie below is read from the snapshot, even where the claims are read as they are.
+            raise Conflict("projects have changed since the transaction's snapshot; start it anew")
         return []
 
     def sweep(self, connection: sa.Connection, *, size: int) -> int:

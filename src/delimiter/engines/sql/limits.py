@@ -16,11 +16,12 @@ from delimiter.engines.sql.bounds import Bounds
 from delimiter.engines.sql.databases import Database
 from delimiter.engines.sql.definitions import Definition, Definitions, resource_of
 from delimiter.engines.sql.events import EventLog
+from delimiter.engines.sql.locking import CounterLocks
 from delimiter.engines.sql.readings import Readings
 from delimiter.engines.sql.schema import Tables
 from delimiter.engines.sql.sums import Sums
 from delimiter.errors import Conflict
-from delimiter.model import UNLIMITED, Overage, OwnLimit, Resource, Scope
+from delimiter.model import OwnLimit, Resource, Scope, ScopeKind
 from delimiter.refusals import still_claimed
 
 __all__ = ["Limits"]
@@ -34,6 +35,7 @@ class Limits:
         tables: Tables,
         database: Database,
         definitions: Definitions,
+        locks: CounterLocks,
         sums: Sums,
         bounds: Bounds,
         readings: Readings,
@@ -42,6 +44,7 @@ class Limits:
         self._tables = tables
         self._database = database
         self._definitions = definitions
+        self._locks = locks
         self._sums = sums
         self._bounds = bounds
         self._readings = readings
@@ -58,7 +61,8 @@ class Limits:
         row = connection.execute(self._by_name, {"name": resource.name}).first()
         return row is not None and bool(row.defined) and resource_of(row) == resource
 
-    def define(self, connection: sa.Connection, resource: Resource) -> list[Overage]:
+    def define(self, connection: sa.Connection, resource: Resource) -> list[Scope]:
+        """Make or change a definition; who may hold more than a limit that changed."""
         values = _columns(resource)
         row = connection.execute(self._database.locked(self._by_name), {"name": resource.name}).first()
         if row is None:
@@ -72,15 +76,21 @@ class Limits:
             return []
         self._write(connection, row.id, {**values, "defined": 1})
         definition = Definition(row.id, resource, defined=True, version=row.version)
-        if row.defined:
-            self._tell_of_defaults(connection, definition, before)
-        return self._bounds.of_all(connection, definition)
+        if not row.defined:
+            return self._bounds.of_all(connection, definition)
+        kinds: tuple[ScopeKind, ...] = ("total", "project", "user")
+        if all(before.default(kind) == resource.default(kind) for kind in kinds):
+            return []  # a description or a unit: no counter has to know
+        return self._bounds.of_all(
+            connection, definition, lambda: self._tell_of_defaults(connection, definition, before)
+        )
 
     def _tell_of_defaults(self, connection: sa.Connection, definition: Definition, before: Resource) -> None:
         name, after = definition.resource.name, definition.resource
         total = Scope.total()
-        if self._own(connection, definition.id, total) is None and before.max != after.max:
-            used = self._readings.used(connection, name, total)
+        row = self._row(connection, definition.id, total)
+        if (row is None or row.maximum is None) and before.max != after.max:
+            used = self._readings.standing(connection, name, total).used
             self._events.limit_changed(connection, name, str(total), before.max, after.max, used)
         for kind in ("project", "user"):
             was, now = before.default(kind)[0], after.default(kind)[0]
@@ -88,7 +98,7 @@ class Limits:
 
     def undefine(self, connection: sa.Connection, name: str) -> None:
         definition = self._definitions.locked(connection, [name], exclusive=True)[name]
-        self._bounds.lock(connection, self._tables.counters.c.resource_id == definition.id)
+        self._locks.of_resources(connection, [definition.id])
         if self._sums.is_claimed(connection, definition.id):
             raise still_claimed(name)
         for table in (self._tables.counters, self._tables.limits):
@@ -109,8 +119,8 @@ class Limits:
 
     # -- limits -------------------------------------------------------------------------------------------------
 
-    def set(self, connection: sa.Connection, name: str, scope: Scope, change: LimitChange) -> list[Overage]:
-        """Change one scope's own limit; the scope, if it uses more than the maximum in force."""
+    def set(self, connection: sa.Connection, name: str, scope: Scope, change: LimitChange) -> None:
+        """Change one scope's own limit."""
         definition = self._definitions.locked(connection, [name], exclusive=True)[name]
         default = definition.resource.default(scope.kind)[0]
         row = self._row(connection, definition.id, scope)
@@ -119,19 +129,19 @@ class Limits:
             before[0] if change.max is Keep.KEEP else change.max,
             before[1] if change.min is Keep.KEEP else change.min,
         )
+        if after == before:
+            return
+        self._put(connection, definition.id, scope, row, after)
+        self._write(connection, definition.id, {})
+        previous = default if before[0] is None else before[0]
         maximum = default if after[0] is None else after[0]
-        if after != before:
-            self._put(connection, definition.id, scope, row, after)
-            self._write(connection, definition.id, {})
-            previous = default if before[0] is None else before[0]
+
+        def told() -> None:
             if previous != maximum:
-                used = self._readings.used(connection, name, scope)
+                used = self._readings.standing(connection, name, scope).used
                 self._events.limit_changed(connection, name, str(scope), previous, maximum, used)
-            self._bounds.of_scope(connection, definition, scope)
-        if maximum == UNLIMITED:
-            return []
-        used = self._readings.used(connection, name, scope)
-        return [Overage(name, str(scope), maximum, used)] if used > maximum else []
+
+        self._bounds.of_scope(connection, definition, scope, told)
 
     def _put(
         self,
@@ -195,10 +205,6 @@ class Limits:
         return connection.execute(
             sa.select(self._tables.limits).where(self._here(resource_id, scope))
         ).first()
-
-    def _own(self, connection: sa.Connection, resource_id: int, scope: Scope) -> int | None:
-        row = self._row(connection, resource_id, scope)
-        return None if row is None else row.maximum
 
 
 def _columns(resource: Resource) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from delimiter.engines.ledger import over_limit
-from delimiter.engines.sql.bounds import Bounds
 from delimiter.engines.sql.counters import Counters, is_limited
 from delimiter.engines.sql.databases import Clock, Database
 from delimiter.engines.sql.definitions import Definition, Definitions
 from delimiter.engines.sql.events import EventLog, Standing
 from delimiter.engines.sql.expiry import Expiry, RunOut
 from delimiter.engines.sql.limits import Limits
+from delimiter.engines.sql.locking import CounterLocks
 from delimiter.engines.sql.projects import Projects
 from delimiter.engines.sql.schema import Tables
 from delimiter.errors import OverLimit
@@ -44,7 +44,7 @@ class Moving:
         definitions: Definitions,
         projects: Projects,
         counters: Counters,
-        bounds: Bounds,
+        locks: CounterLocks,
         limits: Limits,
         expiry: Expiry,
         events: EventLog,
@@ -53,7 +53,7 @@ class Moving:
         self._definitions = definitions
         self._projects = projects
         self._counters = counters
-        self._bounds = bounds
+        self._locks = locks
         self._limits = limits
         self._expiry = expiry
         self._events = events
@@ -111,7 +111,7 @@ class Moving:
         if (child := self._projects.first_child(connection, id)) is not None:
             raise has_children(id, child)
         ids = [definition.id for definition in self._definitions.all(connection)]
-        rows = self._bounds.lock_projects(connection, [id], ids)
+        rows = self._locks.of_scopes(connection, ids, [Scope("project", id)])
         held = connection.execute(self._held, {"name": id}).all()
         if any(not row.ran_out for row in held):
             raise has_claims(id)
@@ -144,8 +144,10 @@ class Moving:
     ) -> None:
         """Charge what the subtree holds to those it comes to lie below, and no longer to those it leaves."""
         definitions = {definition.id: definition for definition in self._definitions.all(connection)}
-        rows = self._bounds.lock_projects(connection, [*subtree, *leaving, *entering], sorted(definitions))
-        moving = [row for row in rows if row.scope in set(subtree)]
+        touched = [Scope("project", name) for name in (*subtree, *leaving, *entering)]
+        rows = self._locks.of_scopes(connection, sorted(definitions), touched)
+        below = set(subtree)
+        moving = [row for row in rows if row.scope in below]
         load: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
         for row in moving:
             load[row.resource_id][0] += row.used - row.used_below
@@ -169,7 +171,7 @@ class Moving:
             standing = Standing(bounds[0], held[0])
             before = Standing(bounds[0], 0)
             self._events.crossed(connection, [(definition.resource.name, scope, before, standing)])
-        self._bounds.raise_generations(connection, moving)
+        self._locks.raise_generations(connection, moving)
 
     def _bounds_to_come(
         self,

@@ -57,6 +57,10 @@ class Projects:
         """Whether the transaction's snapshot shows the tree as it is on the locked row."""
         return self.version(connection) == version
 
+    def is_present(self, connection: sa.Connection) -> bool:
+        """The same, for who does not hold the row: it is shared for a look, and until the transaction ends."""
+        return self.is_seen(connection, self.share(connection))
+
     def version(self, connection: sa.Connection) -> int:
         return int(connection.execute(self._row).one().version)
 

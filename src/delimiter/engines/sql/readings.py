@@ -14,9 +14,11 @@ import sqlalchemy as sa
 from delimiter.engine import ClaimQuery
 from delimiter.engines.ledger import over_limit
 from delimiter.engines.sql.claims import Claims
+from delimiter.engines.sql.counters import has_limit
 from delimiter.engines.sql.databases import Clock
 from delimiter.engines.sql.definitions import Definitions
-from delimiter.engines.sql.projects import within
+from delimiter.engines.sql.events import Standing
+from delimiter.engines.sql.projects import Projects, within
 from delimiter.engines.sql.schema import Tables
 from delimiter.engines.sql.sums import halves, whole
 from delimiter.model import UNLIMITED, Claim, Decision, Level, Scope, ScopeKind, Usage, Violation
@@ -33,8 +35,11 @@ _KINDS: Final = ("total", "project", "user")
 class Readings:
     """Reads one store."""
 
-    def __init__(self, tables: Tables, clock: Clock, definitions: Definitions, claims: Claims) -> None:
+    def __init__(
+        self, tables: Tables, clock: Clock, definitions: Definitions, projects: Projects, claims: Claims
+    ) -> None:
         self._tables = tables
+        self._projects = projects
         self._definitions = definitions
         self._claims = claims
         self._now = clock.now
@@ -50,10 +55,10 @@ class Readings:
     def limits(self, connection: sa.Connection, scope: Scope) -> dict[str, int]:
         return {row.name: row.maximum for row in self._read(connection, [scope], derive=False)}
 
-    def used(self, connection: sa.Connection, resource: str, scope: Scope) -> int:
-        """What one scope uses of one resource now."""
+    def standing(self, connection: sa.Connection, resource: str, scope: Scope) -> Standing:
+        """The limit of one scope, and what it uses of one resource now."""
         (row,) = self._read(connection, [scope], derive=True, names=[resource])
-        return _used(row)[0]
+        return Standing(row.maximum, _used(row)[0])
 
     def check(
         self, connection: sa.Connection, resources: Mapping[str, int], scopes: Sequence[Scope]
@@ -77,7 +82,17 @@ class Readings:
         return Decision(not violations, tuple(violations), available)
 
     def levels(self, connection: sa.Connection, names: Sequence[str], scopes: Sequence[Scope]) -> list[Level]:
-        rows = self._read(connection, [Scope.total(), *scopes], derive=True, whole_way=True, names=names)
+        """Also what those use that have no limit: a part of the statement for each ancestor, read just before.
+
+        (Adding up the subtrees of all ancestors at once took MariaDB seconds in a deep tree.)
+        """
+        projects = [scope.name for scope in scopes if scope.kind == "project"]
+        above = [
+            Scope("project", ancestor)
+            for ancestors in self._projects.above(connection, projects).values()
+            for ancestor in ancestors
+        ]
+        rows = self._read(connection, [Scope.total(), *scopes], derive=True, above=above, names=names)
         levels = [Level(row.name, Scope(row.kind, row.scope), row.maximum, *_used(row)) for row in rows]
         return sorted(levels, key=lambda level: names.index(level.resource))
 
@@ -87,17 +102,20 @@ class Readings:
         scopes: Sequence[Scope],
         *,
         derive: bool,
+        above: Sequence[Scope] = (),
         whole_way: bool = False,
         names: Sequence[str] | None = None,
     ) -> list[Any]:
         """A row for each resource and scope: by resource, then from the total down the tree to the user.
 
         ``derive``: what a scope without a limit uses is added up; it is on nobody's way. ``whole_way``: with the
-        ancestors of the project.
+        ancestors of the project; ``above``: with these, the parent first.
         """
         kinds = tuple(scope.kind for scope in scopes)
-        statement = self._statement(kinds, derive, whole_way, names is not None)
-        values: dict[str, Any] = {f"scope{number}": scope.name for number, scope in enumerate(scopes)}
+        statement = self._statement(kinds, len(above), derive, whole_way, names is not None)
+        values: dict[str, Any] = {
+            f"scope{number}": scope.name for number, scope in enumerate([*scopes, *above])
+        }
         # Bound as a value: compared with a sub-select, PostgreSQL would take a third of all reservations for due.
         values["now"] = self._claims.now(connection)
         if names is not None:
@@ -113,20 +131,22 @@ class Readings:
     def _build(
         self,
         kinds: tuple[ScopeKind, ...],
+        above: int,
         derive: bool,  # noqa: FBT001 - lru_cache keys are positional
         whole_way: bool,  # noqa: FBT001
         named: bool,  # noqa: FBT001
     ) -> sa.Executable:
+        listed = [(kind, 0) for kind in kinds] + [("project", distance + 1) for distance in range(above)]
         parts = []
-        for number, kind in enumerate(kinds):
+        for number, (kind, distance) in enumerate(listed):
             scope = sa.bindparam(f"scope{number}", type_=self._tables.counters.c.scope.type)
-            parts.append(self._own_part(kind, scope, derive=derive, named=named))
+            parts.append(self._own_part(kind, scope, distance, derive=derive, named=named))
             if whole_way and kind == "project":
-                parts.append(self._part_above(scope, derive=derive, named=named))
+                parts.append(self._part_above(scope, named=named))
         return parts[0] if len(parts) == 1 else sa.union_all(*parts)
 
     def _own_part(
-        self, kind: ScopeKind, scope: sa.BindParameter[str], *, derive: bool, named: bool
+        self, kind: ScopeKind, scope: sa.BindParameter[str], distance: int, *, derive: bool, named: bool
     ) -> sa.Select[Any]:
         """The scope itself."""
         r, l, k = self._tables.resources, self._tables.limits, self._tables.counters  # noqa: E741
@@ -143,14 +163,14 @@ class Readings:
             r.c.name,
             sa.literal(kind).label("kind"),
             scope.label("scope"),
-            sa.literal_column("0", sa.BigInteger).label("distance"),
+            sa.literal_column(str(distance), sa.BigInteger).label("distance"),
             sa.func.coalesce(k.c.maximum, l.c.maximum, r.c[f"{kind}_max"]).label("maximum"),
             *_amounts(k, gone, derived),
         ]
         return self._of_resources(sa.select(*columns).select_from(joined), named=named)
 
-    def _part_above(self, scope: sa.BindParameter[str], *, derive: bool, named: bool) -> sa.Select[Any]:
-        """The ancestors of a project, each with what the whole of its subtree holds."""
+    def _part_above(self, scope: sa.BindParameter[str], *, named: bool) -> sa.Select[Any]:
+        """The ancestors of a project; those with a limit, with what the whole of their subtree holds."""
         r, l, k = self._tables.resources, self._tables.limits, self._tables.counters  # noqa: E741
         x = self._tables.ancestors.alias()
         reach = self._reach(scope)
@@ -173,28 +193,13 @@ class Readings:
             .outerjoin(k, here(k))
             .outerjoin(gone, sa.and_(gone.c.resource_id == r.c.id, gone.c.top == x.c.ancestor))
         )
-        derived = None
-        if derive:
-            o = self._tables.counters.alias()
-            derived = (
-                sa.select(o.c.resource_id, reach.c.top, *_own_sums(o))
-                .join(reach, sa.and_(o.c.kind == "project", o.c.scope == reach.c.member))
-                .group_by(o.c.resource_id, reach.c.top)
-                .subquery()
-            )
-            unlimited = sa.and_(
-                derived.c.resource_id == r.c.id,
-                derived.c.top == x.c.ancestor,
-                ~sa.func.coalesce(_limited(k), sa.false()),
-            )
-            joined = joined.outerjoin(derived, unlimited)
         columns = [
             r.c.name,
             sa.literal("project").label("kind"),
             x.c.ancestor.label("scope"),
             x.c.distance,
             sa.func.coalesce(k.c.maximum, l.c.maximum, r.c.project_max).label("maximum"),
-            *_amounts(k, gone, derived),
+            *_amounts(k, gone, None),
         ]
         return self._of_resources(sa.select(*columns).select_from(joined), named=named)
 
@@ -242,7 +247,7 @@ class Readings:
         k, own = self._tables.counters, self._tables.counters.alias()
         # Compared within one statement, so that a counter which turns meanwhile is counted once.
         counted = sa.select(own.c.resource_id).where(
-            own.c.kind == "project", own.c.scope == scope, _limited(own)
+            own.c.kind == "project", own.c.scope == scope, has_limit(own)
         )
         return (
             sa.select(k.c.resource_id, *_own_sums(k))
@@ -309,11 +314,6 @@ class Readings:
     def _as_claims(self, connection: sa.Connection, rows: Sequence[Any]) -> list[Claim]:
         entries = self._claims.with_amounts(connection, rows)
         return [entry.as_claim(row.now) for entry, row in zip(entries, rows, strict=True)]
-
-
-def _limited(counters: sa.FromClause) -> sa.ColumnElement[bool]:
-    """Whether a counter has a limit, and so holds what is claimed below it too."""
-    return sa.or_(counters.c.maximum != UNLIMITED, counters.c.minimum > 0)
 
 
 def _own_sums(counters: sa.FromClause) -> list[sa.ColumnElement[Any]]:

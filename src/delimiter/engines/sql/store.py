@@ -11,6 +11,7 @@ from delimiter.changes import Change
 from delimiter.edits import Adoption, Define, Edit, Undefine
 from delimiter.engine import Answer, Bell, Capability, ClaimQuery
 from delimiter.engines.sql.bell import ListeningBell
+from delimiter.engines.sql.expiry import RunOut
 from delimiter.engines.sql.wiring import Wired
 from delimiter.errors import Conflict, UnknownResource
 from delimiter.model import (
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SqlEngine"]
 
-#: Attempts at the repair of one counter.
+#: Attempts at the repair of one counter, or at an adoption in a caller's transaction.
 _REPAIRS: Final = 20
 
 #: Seconds to wait for a lock beside a caller's transaction.
@@ -109,12 +110,24 @@ class SqlEngine(Wired):
             # The caller holds the whole database: only in their own transaction can anything be written.
             self.prepare()
             with self._transactions.of_caller(connection, writing=True) as joined:
-                self._edits.adopt(joined, adoption)
+                self._adopt_joined(joined, adoption)
             return False
         # The caller may hold the very rows that this would wait for.
         patience = None if connection is None else _PATIENCE
         self._in_own(lambda own: self._edits.adopt(own, adoption), patience=patience)
         return True
+
+    def _adopt_joined(self, joined: sa.Connection, adoption: Adoption) -> None:
+        """All of it or nothing: what has to be swept first is swept, and then it is begun again."""
+        for _ in range(_REPAIRS):
+            try:
+                with joined.begin_nested():
+                    self._edits.adopt(joined, adoption)
+            except RunOut as run_out:
+                self._expiry.sweep_keys(joined, run_out.keys, wait=False)
+            else:
+                return
+        raise Conflict("reservations that ran out kept being in the way of limits from outside")
 
     def now(self) -> int:
         return self._reading(self._claims.now)

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from delimiter.engines.sql.schema import Tables
-from delimiter.model import Scope, ScopeKind
+from delimiter.model import UNLIMITED, Scope, ScopeKind
 
 __all__ = ["Sums", "halves", "whole"]
 
@@ -39,12 +39,10 @@ class Sums:
         self._both = [*halves(a.amount, "used"), *halves(reserved, "reserved")]
         self._allocations, self._claims = a, c
         self._ancestors = tables.ancestors
-
-    def of_total(self, connection: sa.Connection, resource_id: int) -> tuple[int, int]:
-        """What all claims hold of one resource, and how much of it is reserved."""
-        return self.of_scope(connection, resource_id, Scope.total())
+        self._resources, self._limits = tables.resources, tables.limits
 
     def of_scope(self, connection: sa.Connection, resource_id: int, scope: Scope) -> tuple[int, int]:
+        """What the claims of a scope itself hold of one resource, and how much of it is reserved."""
         statement = (
             sa.select(*self._both)
             .select_from(self._claimed)
@@ -78,11 +76,10 @@ class Sums:
         return whole(row, "used"), whole(row, "reserved")
 
     def beside_counters(self, connection: sa.Connection, kind: ScopeKind) -> Iterator[Any]:
-        """Each counter of a kind with the sums it should hold, and sums that have no counter; one snapshot each.
+        """Each counter of a kind with the sums it should hold, in one snapshot.
 
-        Rows have ``id`` (``None`` without a counter), ``resource_id``, ``scope``, what the counter holds and its
-        limits (``None`` likewise), and the halves of the sums: of the scope's own claims, and of those below it. The
-        unlimited total has no counter and needs none.
+        Rows have what the counter holds, its limits, and the halves of the sums: of the scope's own claims, and of
+        those below it.
         """
         k, owner = self._counters.c, self._owner[kind]
         own = self._grouped(owner, self._claimed, by_owner=kind != "total").subquery()
@@ -99,23 +96,42 @@ class Sums:
             columns += _amounts(below, "below_")
         counted = sa.select(*columns).select_from(joined).where(k.kind == kind)
         yield from connection.execute(counted)
-        if kind != "total":
-            uncounted = (
-                sa.select(k.id, own.c.resource_id, own.c.scope, *held, *_amounts(own, ""))
-                .select_from(own.outerjoin(self._counters, at_counter(own)))
-                .where(k.id.is_(None))
-            )
-            yield from connection.execute(uncounted)
 
-    def without_counter(self, connection: sa.Connection) -> Iterator[Any]:
-        """Projects that have no counter, and what is claimed below them; only those with a limit need one."""
+    def without_counter(self, connection: sa.Connection, kind: ScopeKind) -> Iterator[Any]:
+        """Sums that have no counter and need one, in one snapshot: an owner's, and of what is below a limited project.
+
+        Rows have ``resource_id``, ``scope``, and the halves; two of one scope are to be added.
+        """
+        own = self._grouped(self._owner[kind], self._claimed, by_owner=True).subquery()
+        parts = [self._lacking(own, kind, sa.true())]
+        if kind == "project":
+            below = self._below().subquery()
+            parts.append(self._lacking(below, kind, self._has_limit(below)))
+        yield from connection.execute(sa.union_all(*parts))
+
+    def _lacking(self, sums: sa.Subquery, kind: ScopeKind, needed: sa.ColumnElement[bool]) -> sa.Select[Any]:
         k = self._counters.c
-        below = self._below().subquery()
-        here = sa.and_(k.resource_id == below.c.resource_id, k.kind == "project", k.scope == below.c.scope)
-        yield from connection.execute(
-            sa.select(below.c.resource_id, below.c.scope, *_amounts(below, "below_"))
-            .select_from(below.outerjoin(self._counters, here))
-            .where(k.id.is_(None))
+        here = sa.and_(k.resource_id == sums.c.resource_id, k.kind == kind, k.scope == sums.c.scope)
+        return (
+            sa.select(sums.c.resource_id, sums.c.scope, *_amounts(sums, ""))
+            .select_from(sums.outerjoin(self._counters, here))
+            .where(k.id.is_(None), needed)
+        )
+
+    def _has_limit(self, sums: sa.Subquery) -> sa.ColumnElement[bool]:
+        """Whether the rules give the project a limit: without a counter they alone can tell."""
+        r, l = self._resources, self._limits  # noqa: E741
+        here = sa.and_(l.c.resource_id == r.c.id, l.c.kind == "project", l.c.scope == sums.c.scope)
+        return sa.exists(
+            sa.select(r.c.id)
+            .select_from(r.outerjoin(l, here))
+            .where(r.c.id == sums.c.resource_id, r.c.defined == 1)
+            .where(
+                sa.or_(
+                    sa.func.coalesce(l.c.maximum, r.c.project_max) != UNLIMITED,
+                    sa.func.coalesce(l.c.minimum, r.c.project_min) > 0,
+                )
+            )
         )
 
     def _below(self) -> sa.Select[Any]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
+from delimiter.engines.sql.bounds import Bounds
 from delimiter.engines.sql.counters import Counters, is_limited
 from delimiter.engines.sql.databases import Clock, Database
 from delimiter.engines.sql.definitions import Definitions
 from delimiter.engines.sql.events import EventLog, Standing
+from delimiter.engines.sql.locking import CounterLocks
+from delimiter.engines.sql.projects import Projects
 from delimiter.engines.sql.schema import Tables
 from delimiter.engines.sql.sums import Sums, whole
 from delimiter.engines.sql.writing import ClaimWriter
@@ -27,15 +31,21 @@ class Upkeep:
         database: Database,
         clock: Clock,
         definitions: Definitions,
+        projects: Projects,
         writer: ClaimWriter,
         counters: Counters,
+        locks: CounterLocks,
         sums: Sums,
+        bounds: Bounds,
         events: EventLog,
     ) -> None:
         self._definitions = definitions
+        self._projects = projects
         self._writer = writer
         self._counters = counters
+        self._locks = locks
         self._sums = sums
+        self._bounds = bounds
         self._events = events
         c, below = tables.claims.c, tables.claims.alias()
         old = (
@@ -63,13 +73,6 @@ class Upkeep:
                 reserved_below=sa.bindparam("new_reserved_below"),
             )
         )
-        x = tables.ancestors.c
-        lower = sa.select(x.project).where(x.ancestor == sa.bindparam("above"))
-        self._new_way = (
-            sa.update(tables.counters)
-            .where(k.resource_id == sa.bindparam("key"), k.kind == "project", k.scope.in_(lower))
-            .values(generation=k.generation + 1)
-        )
 
     def prune(self, connection: sa.Connection, *, older_than: int, size: int) -> int:
         keys = list(connection.scalars(self._old, {"age": older_than, "size": size}))
@@ -77,45 +80,64 @@ class Upkeep:
         return len(keys)
 
     def suspects(self, connection: sa.Connection, kind: ScopeKind) -> list[tuple[Scope, list[Drift]]]:
-        """The scopes of a kind whose counters disagree with their claims, in one snapshot."""
+        """The scopes of a kind whose counters disagree with their claims; each with its sums in one snapshot."""
         found = []
         for row in self._sums.beside_counters(connection, kind):
             scope = Scope(kind, row.scope)
-            limited = row.id is not None and kind == "project" and is_limited(row.maximum, row.minimum)
+            limited = kind == "project" and is_limited(row.maximum, row.minimum)
             name = self._definitions.name_of(connection, row.resource_id)
             if drifts := _drifts(name, scope, _recorded(row), _actual(row, limited=limited)):
                 found.append((scope, drifts))
-        return [*found, *self._missing(connection)] if kind == "project" else found
+        lost = self._lost_totals(connection) if kind == "total" else self._lost(connection, kind)
+        return [*found, *lost]
 
-    def _missing(self, connection: sa.Connection) -> list[tuple[Scope, list[Drift]]]:
-        """Projects with a limit and without a counter, though there are claims below them."""
-        rows = list(self._sums.without_counter(connection))
-        if not rows:
-            return []
-        definitions = {definition.id: definition for definition in self._definitions.all(connection)}
-        by_name = {definition.resource.name: definition for definition in definitions.values()}
-        rows = [row for row in rows if row.resource_id in definitions]
-        starts = [(definitions[row.resource_id].resource.name, Scope("project", row.scope)) for row in rows]
-        bounds = self._counters.bounds(connection, by_name, starts)
+    def _lost(self, connection: sa.Connection, kind: ScopeKind) -> list[tuple[Scope, list[Drift]]]:
+        """Projects or users without a counter, though there are claims that need one."""
+        sums: defaultdict[tuple[int, str], list[int]] = defaultdict(lambda: [0, 0])
+        for row in self._sums.without_counter(connection, kind):
+            sums[row.resource_id, row.scope][0] += whole(row, "used")
+            sums[row.resource_id, row.scope][1] += whole(row, "reserved")
+        return [
+            (
+                Scope(kind, name),
+                _drifts(
+                    self._definitions.name_of(connection, resource_id),
+                    Scope(kind, name),
+                    _NONE,
+                    _Held(used, reserved, 0, 0),
+                ),
+            )
+            for (resource_id, name), (used, reserved) in sorted(sums.items())
+        ]
+
+    def _lost_totals(self, connection: sa.Connection) -> list[tuple[Scope, list[Drift]]]:
+        """Totals that have a limit and no counter: nothing is held to them, so they are told of even at 0."""
+        total = Scope.total()
+        definitions = {d.resource.name: d for d in self._definitions.all(connection)}
+        bounds = self._counters.bounds(connection, definitions, [(name, total) for name in definitions])
         found = []
-        for row, start in zip(rows, starts, strict=True):
-            if is_limited(*bounds[start]):
-                below = (whole(row, "below_used"), whole(row, "below_reserved"))
-                found.append((start[1], _drifts(start[0], start[1], _NONE, _Held(*below, *below))))
-        return [(scope, drifts) for scope, drifts in found if drifts]
+        for name, definition in sorted(definitions.items()):
+            key = {"resource_id": definition.id, "kind": total.kind, "scope": total.name}
+            if (
+                is_limited(*bounds[name, total])
+                and connection.execute(self._find_counter, key).first() is None
+            ):
+                used, _ = self._sums.of_scope(connection, definition.id, total)
+                found.append((total, [Drift(name, str(total), 0, used)]))
+        return found
 
     def repair(self, connection: sa.Connection, resource: str, scope: Scope) -> list[Drift]:
         """Under the counter's lock nothing is claimed or released there: sum again, in a new statement, and write."""
         resource_id = self._definitions.id_of(connection, resource)
         values = {"resource_id": resource_id, "kind": scope.kind, "scope": scope.name}
-        if scope.kind != "total" and connection.execute(self._find_counter, values).first() is None:
-            # A counter that was lost is made again, and whoever lies below must find it.
-            self._counters.forget([(resource, scope)])
-            self._counters.ways(connection, [(resource, scope)])
-            connection.execute(self._new_way, {"key": resource_id, "above": scope.name})
+        lost = connection.execute(self._find_counter, values).first() is None
+        if lost:
+            self._make_again(connection, resource, scope)
         row = connection.execute(self._lock_counter, values).first()
         if row is None:  # the total's limit was taken away meanwhile, and its counter with it
             return []
+        if lost and scope.kind == "total":  # it was made with its sum
+            return [Drift(resource, str(scope), 0, row.used, repaired=True)]
         own = self._sums.of_scope(connection, resource_id, scope)
         below = (0, 0)
         if scope.kind == "project" and is_limited(row.maximum, row.minimum):
@@ -128,6 +150,21 @@ class Upkeep:
             standings = (Standing(row.maximum, row.used), Standing(row.maximum, actual.used))
             self._events.crossed(connection, [(resource, scope, *standings)])
         return drifts
+
+    def _make_again(self, connection: sa.Connection, resource: str, scope: Scope) -> None:
+        """A counter that was lost; whoever lies below must find it again."""
+        if scope.kind == "total":
+            self._projects.share(connection)
+            definition = self._definitions.locked(connection, [resource], exclusive=True)[resource]
+            self._bounds.of_all(connection, definition)
+            return
+        self._counters.forget([(resource, scope)])
+        self._counters.ways(connection, [(resource, scope)])
+        if scope.kind == "project":
+            subtree = [scope.name, *self._projects.below(connection, scope.name)]
+            id = self._definitions.id_of(connection, resource)
+            rows = self._locks.of_scopes(connection, [id], [Scope("project", name) for name in subtree])
+            self._locks.raise_generations(connection, rows)
 
 
 class _Held(NamedTuple):
@@ -143,8 +180,6 @@ _NONE: Final = _Held(0, 0, 0, 0)
 
 
 def _recorded(row: Any) -> _Held:
-    if row.id is None:
-        return _NONE
     return _Held(row.used, row.reserved, row.used_below, row.reserved_below)
 
 

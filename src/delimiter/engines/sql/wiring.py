@@ -20,9 +20,10 @@ from delimiter.engines.sql.edits import Edits
 from delimiter.engines.sql.events import EventLog
 from delimiter.engines.sql.expiry import Expiry, RunOut
 from delimiter.engines.sql.limits import Limits
+from delimiter.engines.sql.locking import CounterLocks
 from delimiter.engines.sql.moving import Moving
-from delimiter.engines.sql.overbooking import Overbooking
 from delimiter.engines.sql.projects import Projects
+from delimiter.engines.sql.promises import Promises
 from delimiter.engines.sql.readings import Readings
 from delimiter.engines.sql.schema import Tables
 from delimiter.engines.sql.sums import Sums
@@ -62,17 +63,25 @@ class Wired(Engine):
         self._events = EventLog(tables, database, self._clock)
         self._counters = Counters(tables, database, self._definitions, self._projects, self._events)
         self._sums = Sums(tables)
+        locks = CounterLocks(tables, database)
         self._expiry = Expiry(
-            tables, database, self._clock, self._definitions, self._claims, writer, self._counters
+            tables,
+            database,
+            self._clock,
+            self._definitions,
+            self._projects,
+            self._claims,
+            writer,
+            self._counters,
         )
         self._changes = Changes(self._claims, writer, self._counters, self._expiry)
-        self._readings = Readings(tables, self._clock, self._definitions, self._claims)
+        self._readings = Readings(tables, self._clock, self._definitions, self._projects, self._claims)
         self._surveys = Surveys(tables, self._clock, self._definitions)
         bounds = Bounds(
-            tables, database, self._projects, self._sums, self._counters, self._expiry, self._events
+            tables, database, self._projects, locks, self._sums, self._counters, self._expiry, self._events
         )
         self._limits = Limits(
-            tables, database, self._definitions, self._sums, bounds, self._readings, self._events
+            tables, database, self._definitions, locks, self._sums, bounds, self._readings, self._events
         )
         moving = Moving(
             tables,
@@ -81,25 +90,35 @@ class Wired(Engine):
             self._definitions,
             self._projects,
             self._counters,
-            bounds,
+            locks,
             self._limits,
             self._expiry,
             self._events,
         )
-        overbooking = Overbooking(self._definitions, self._projects, self._counters)
         self._edits = Edits(
             tables,
             database,
             self._definitions,
             self._projects,
             self._counters,
-            bounds,
+            locks,
             self._limits,
             moving,
-            overbooking,
+            Promises(self._definitions, self._projects, self._counters),
+            self._readings,
         )
         self._upkeep = Upkeep(
-            tables, database, self._clock, self._definitions, writer, self._counters, self._sums, self._events
+            tables,
+            database,
+            self._clock,
+            self._definitions,
+            self._projects,
+            writer,
+            self._counters,
+            locks,
+            self._sums,
+            bounds,
+            self._events,
         )
         self._ready = not options.create
         self._making = threading.Lock()

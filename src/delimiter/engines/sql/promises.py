@@ -13,10 +13,10 @@ from delimiter.engines.sql.projects import Projects
 from delimiter.model import UNLIMITED, Scope
 from delimiter.refusals import overbooked
 
-__all__ = ["Overbooking"]
+__all__ = ["Promises"]
 
 
-class Overbooking:
+class Promises:
     """Adds up what the limits of children promise, on one store."""
 
     def __init__(self, definitions: Definitions, projects: Projects, counters: Counters) -> None:
