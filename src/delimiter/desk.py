@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from delimiter import validation
 from delimiter.engine import Engine, OpenOptions, open_engine
-from delimiter.errors import Conflict, StoreUnavailable
+from delimiter.errors import Conflict, DelimiterError, StoreUnavailable
 from delimiter.freshness import Freshness
 from delimiter.model import Drift
 
@@ -54,7 +54,10 @@ class Desk:
         self._freshness = Freshness(self._engine, limits, projects, self._run)
 
     def prepare(self) -> None:
-        """Make the tables now rather than at the first call (with ``create=True``). Harmless if they are there."""
+        """Make the tables now rather than at the first call (with ``create=True``). Harmless if they are there.
+
+        >>> Delimiter("memory://").prepare()
+        """
         self._run(self._engine.prepare)
 
     def close(self) -> None:
@@ -98,8 +101,7 @@ class Desk:
         """Compare every counter with the claims charged to it; yield what disagrees.
 
         With ``repair`` each is set right before this returns, in a small transaction of its own, safely beside live
-        claims. A healthy
-        store yields nothing.
+        claims. A healthy store yields nothing.
 
         >>> list(Delimiter("memory://").reconcile())
         []
@@ -134,12 +136,12 @@ class Desk:
         while True:
             try:
                 return call()
-            except (Conflict, StoreUnavailable) as error:
+            except DelimiterError as error:
                 in_doubt = in_doubt or getattr(error, "in_doubt", False)
-                if isinstance(error, Conflict) and not error.retryable:
-                    if in_doubt:  # what has changed since may be its own doing
+                if not isinstance(error, StoreUnavailable) and not error.retryable:
+                    if in_doubt:  # what stands in its way may be its own doing
                         raise self._gave_up(error, claim_id, in_doubt=True) from error
-                    raise  # an edit of something that has changed since: its author must look again
+                    raise
                 if not (error.retryable or in_doubt):
                     raise self._gave_up(error, claim_id, in_doubt=False) from error
                 pause = random.uniform(0, longest)  # noqa: S311 - jitter, so that those who met do not meet again
@@ -148,9 +150,7 @@ class Desk:
                 self._engine.pause(pause)
                 longest = min(longest * 2, _LONGEST_PAUSE)
 
-    def _gave_up(
-        self, error: Conflict | StoreUnavailable, claim_id: str | None, *, in_doubt: bool
-    ) -> Exception:
+    def _gave_up(self, error: DelimiterError, claim_id: str | None, *, in_doubt: bool) -> Exception:
         if isinstance(error, Conflict) and not in_doubt:
             return Conflict(
                 f"not decided within {self._timeout:g} s: {error}. If this thread holds a transaction that claimed"

@@ -1,7 +1,7 @@
 """What an operator or a service may change of the rules: definitions, limits, and the tree of projects.
 
 An engine takes edits in lists (:meth:`delimiter.engine.Engine.edit`): one list is one atomic step, decided in order,
-or tried out and taken back.
+or tried out (``dry_run``) and taken back, but for the reservations that ran out: those may be swept all the same.
 """
 
 from __future__ import annotations

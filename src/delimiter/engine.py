@@ -203,7 +203,7 @@ class Engine(ABC):
     def levels(
         self, names: Sequence[str], scopes: Sequence[Scope], *, connection: CallersConnection | None = None
     ) -> list[Level]:
-        """Every scope that a claim on ``scopes`` is charged to, limited or not, with what it uses, in one read.
+        """Every scope that a claim on ``scopes`` is charged to, limited or not, with what it uses at one moment.
 
         By resource (in the order of ``names``), then the total, ancestors from the root down, the project, the user.
         """

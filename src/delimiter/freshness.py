@@ -2,23 +2,26 @@
 
 Claims are decided on locked rows alone, so a limit from elsewhere has to be written onto them: by whoever meets the new
 answer first, stamped with the store's clock at the moment the source was asked. What was asked later wins, so two
-processes with answers of different ages never overwrite each other in turns. An answer that has not changed costs
-nothing but a comparison, and every few seconds a look whether it still stands in the store.
+processes with answers of different ages never overwrite each other in turns.
+
+An answer that has not changed costs a comparison. Only every few seconds it is stamped anew, so that it stands in the
+store whatever others have written there: for each scope that is in use, in each process, a short transaction with one
+row written and a COMMIT. A look without writing would not do: the older answer of another process could then still win.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from delimiter import validation
 from delimiter.edits import AdoptAncestors, Adoption, AdoptLimits
 from delimiter.errors import Conflict, DelimiterError, InvalidRequest, StoreUnavailable, Unsupported
 from delimiter.model import Scope
-from delimiter.source import CachedSource, Fetched, LimitSource, ProjectSource
+from delimiter.source import CachedSource, Fetched, LimitSource, ProjectSource, ancestors_in, maxima_in
 
 if TYPE_CHECKING:
     from delimiter.engine import Engine
@@ -30,6 +33,9 @@ T = TypeVar("T")
 
 #: Scopes whose last answer is remembered; beyond that all are forgotten and asked for again.
 _MOST_REMEMBERED: Final = 100_000
+
+#: Keys kept to be written before a caller's next transaction; beyond that they are left to whoever needs them.
+_MOST_POSTPONED: Final = 16
 
 #: Seconds for which what was written is taken to stand in the store still. Another process may have written what the
 #: source said in between, or defined a resource that the answer has a limit of: neither can be seen from here.
@@ -69,8 +75,8 @@ class Freshness:
         self._projects = projects
         self._run = run
         self._written: dict[Scope | str, _Written] = {}
-        #: What could not be written beside a caller's transaction, which held the rows: the caller starts anew, and
-        #: then it is written before anything is claimed.
+        #: What could not be written beside a caller's transaction, which held the rows perhaps: the caller starts
+        #: anew, and then it is written before anything is claimed.
         self._postponed: dict[Scope | str, tuple[Any, Any]] = {}
         self._ancestors: dict[str, tuple[float, Sequence[str]]] = {}
 
@@ -97,8 +103,8 @@ class Freshness:
         """See to it that the store knows the present limits, and the place, of everybody who is charged."""
         if not self.needed:
             return
-        for key, (ask, adoption) in list(self._postponed.items()):
-            self._freshen_key(key, ask, adoption, connection)
+        if connection is not None:
+            self._catch_up(connection)
         names = [scope.name for scope in scopes if scope.kind == "project"]
         charged = dict.fromkeys([Scope.total(), *scopes])
         for name in names:
@@ -108,16 +114,38 @@ class Freshness:
             for scope in charged:
                 self._freshen_limits(self._limits, scope, connection)
 
+    def freshen_above(self, parents: Iterable[str]) -> None:
+        """The same before projects come to lie below these: what they hold is charged there, and further up.
+
+        Where the parents are is looked up anew, for another process may have moved them.
+        """
+        scopes = [Scope("project", parent) for parent in parents]
+        for scope in scopes:
+            self._ancestors.pop(scope.name, None)
+        if scopes:
+            self.freshen(scopes)
+
+    def _catch_up(self, connection: CallersConnection) -> None:
+        """Try once what was postponed, the newest first, for this call may be that of a caller who begins anew.
+
+        If it is another's, their trouble is not this one's: what fails is left to those who need it, in their own turn.
+        """
+        with suppress(DelimiterError):
+            for key in reversed(list(self._postponed)):
+                postponed = self._postponed.pop(key, None)
+                if postponed is not None:
+                    self._bring(key, *postponed, connection)
+
     def _freshen_limits(
         self, source: LimitSource, scope: Scope, connection: CallersConnection | None
     ) -> None:
         def ask(clock: Callable[[], int]) -> Fetched[Mapping[str, int]]:
             if isinstance(source, CachedSource):
                 return source.fetched_limits(scope, clock)
-            return self._asked(scope, lambda: _maxima(source.limits(scope), scope), clock)
+            return self._asked(scope, lambda: maxima_in(scope, source.limits(scope)), clock)
 
         def adoption(fetched: Fetched[Mapping[str, int]]) -> Adoption:
-            return AdoptLimits(scope, _maxima(fetched.value, scope), fetched.as_of)
+            return AdoptLimits(scope, fetched.value, fetched.as_of)
 
         self._freshen_key(scope, ask, adoption, connection)
 
@@ -129,10 +157,10 @@ class Freshness:
         def ask(clock: Callable[[], int]) -> Fetched[Sequence[str]]:
             if isinstance(source, CachedSource):
                 return source.fetched_ancestors(project, clock)
-            return self._asked(project, lambda: _path(project, source.ancestors(project)), clock)
+            return self._asked(project, lambda: ancestors_in(project, source.ancestors(project)), clock)
 
         def adoption(fetched: Fetched[Sequence[str]]) -> Adoption:
-            return AdoptAncestors(project, _path(project, fetched.value), fetched.as_of)
+            return AdoptAncestors(project, tuple(fetched.value), fetched.as_of)
 
         return self._freshen_key(project, ask, adoption, connection).value
 
@@ -165,6 +193,24 @@ class Freshness:
         connection: CallersConnection | None,
     ) -> Fetched[T]:
         try:
+            return self._bring(key, ask, adoption, connection)
+        except Conflict:
+            if connection is not None:
+                if len(self._postponed) >= _MOST_POSTPONED:
+                    self._postponed.clear()
+                self._postponed.pop(key, None)  # so that it is the newest
+                self._postponed[key] = (ask, adoption)
+            raise
+
+    def _bring(
+        self,
+        key: Scope | str,
+        ask: Callable[[Callable[[], int]], Fetched[T]],
+        adoption: Callable[[Fetched[T]], Adoption],
+        connection: CallersConnection | None,
+    ) -> Fetched[T]:
+        """Ask, and write the answer if it is a new one, or was written some time ago."""
+        try:
             # Outside any retry: a source that is down is said to be so at once, and no lock waits for it.
             fetched = self._engine.beside(lambda: ask(self._clock))
         except DelimiterError:
@@ -178,15 +224,9 @@ class Freshness:
         later = known.later + 1 if known is not None and known.fetched is fetched else 0
         if known is None or known.fetched is not fetched or time.monotonic() >= known.until:
             change = adoption(Fetched(fetched.value, fetched.as_of + later))
-            try:
-                committed = self._run(
-                    lambda: self._engine.adopt(change, connection=connection), connection=connection
-                )
-            except Conflict:
-                if connection is not None:
-                    self._postponed[key] = (ask, adoption)
-                raise
-            self._postponed.pop(key, None)
+            committed = self._run(
+                lambda: self._engine.adopt(change, connection=connection), connection=connection
+            )
             if committed:  # a caller's transaction may be rolled back, and with it what was written
                 if len(self._written) > _MOST_REMEMBERED:
                     self._written.clear()
@@ -196,35 +236,3 @@ class Freshness:
     def _clock(self) -> int:
         now: int = self._run(self._engine.now)
         return now
-
-
-def _maxima(answer: Any, scope: Scope) -> dict[str, int]:
-    try:
-        return {
-            validation.name(resource, "a resource's name"): validation.maximum(
-                limit, f"the limit of {resource}"
-            )
-            for resource, limit in dict(answer).items()
-        }
-    except (TypeError, ValueError) as error:  # InvalidRequest is a ValueError
-        raise StoreUnavailable(
-            f"the source of limits gave for {scope} what are no limits: {error}", retryable=False
-        ) from error
-
-
-def _path(project: str, answer: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(answer, str | bytes):  # a sequence of names as well, of one letter each
-        raise StoreUnavailable(
-            f"the source of projects gave no ancestors for {project}: it is one text", retryable=False
-        )
-    try:
-        path = tuple(validation.name(ancestor, "an ancestor") for ancestor in answer)
-    except (TypeError, InvalidRequest) as error:
-        raise StoreUnavailable(
-            f"the source of projects gave no ancestors for {project}: {error}", retryable=False
-        ) from error
-    if len({project, *path}) <= len(path):
-        raise StoreUnavailable(
-            f"the source of projects gave {project} a circle of ancestors: {', '.join(path)}", retryable=False
-        )
-    return path

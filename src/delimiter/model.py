@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
@@ -28,6 +28,7 @@ __all__ = [
     "Explanation",
     "Level",
     "Overage",
+    "Overbooking",
     "OwnLimit",
     "Project",
     "ProjectUsage",
@@ -38,6 +39,8 @@ __all__ = [
     "ScopeKind",
     "Usage",
     "Violation",
+    "in_order",
+    "service_of",
 ]
 
 #: The limit that is none.
@@ -49,6 +52,9 @@ CEILING: Final = 2**63 - 1
 ClaimState: TypeAlias = Literal["reserved", "provisioned", "released", "expired"]
 ScopeKind: TypeAlias = Literal["total", "project", "user"]
 EventKind: TypeAlias = Literal["limit_changed", "over_quota", "back_within_quota"]
+
+#: Whether the limits of a project's children may add up to more than its own.
+Overbooking: TypeAlias = Literal["allowed", "forbidden"]
 
 
 class Scope(NamedTuple):
@@ -112,6 +118,15 @@ class Resource:
         if kind == "user":
             return self.user_max, self.user_min
         return self.max, self.min
+
+
+def service_of(resource: str) -> str:
+    """The service of a resource that names none: the part of its name before the first dot.
+
+    >>> service_of("storage.gb"), service_of("cores")
+    ('storage', 'cores')
+    """
+    return resource.partition(".")[0] or resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +241,26 @@ class Project(NamedTuple):
     parent: str | None
 
 
+def in_order(projects: Iterable[Project]) -> list[Project]:
+    """Parents before their children, siblings by name: each project is followed by all that is below it.
+
+    What does not hang on a root (in a circle, or below what is not among them) is left out.
+
+    >>> [project.id for project in in_order([Project("web", "acme"), Project("z", None), Project("acme", None)])]
+    ['acme', 'web', 'z']
+    """
+    children: dict[str | None, list[Project]] = {}
+    for project in projects:
+        children.setdefault(project.parent, []).append(project)
+    ordered: list[Project] = []
+    waiting = sorted(children.pop(None, ()), reverse=True)
+    while waiting:
+        project = waiting.pop()
+        ordered.append(project)
+        waiting.extend(sorted(children.pop(project.id, ()), reverse=True))
+    return ordered
+
+
 @dataclass(frozen=True, slots=True)
 class ProjectUsage:
     """A project's place in the tree and what it uses of every resource, with all projects below it."""
@@ -303,8 +338,8 @@ class Explanation:
     """Why a claim would be admitted or refused, for operators: it tells everybody's numbers.
 
     ``levels`` are all scopes on its way. For each resource: ``binding`` is the scope with the least room (``None``:
-    nothing limits it), ``available`` the most that would fit, ``room_at`` when enough reservations will have run out
-    (``None``: it fits now, or they will not make room), ``consumers`` who holds most in the binding scope.
+    nothing limits it), ``decision.available`` the most that would fit, ``room_at`` when enough reservations will have
+    run out (``None``: it fits now, or they will not make room), ``consumers`` who holds most in the binding scope.
     """
 
     decision: Decision

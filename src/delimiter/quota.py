@@ -32,6 +32,8 @@ class Delimiter(Watching):
     tables at the first call, safely when many processes start at once; ``create=False`` never issues DDL. ``schema``
     and ``table_prefix`` say where the tables lie. ``timeout`` (seconds) bounds one call in a transaction of
     its own: waiting for locks, and trying again. (A server that stops in the middle of an answer is for TCP to notice.)
+    ``limits`` and ``projects`` are sources of limits and of the tree outside the store (:mod:`delimiter.sources`, or
+    any object with the method of :class:`~delimiter.source.LimitSource`, :class:`~delimiter.source.ProjectSource`).
 
     Where ``connection=`` is given (a ``Connection`` or ``Session`` in a transaction), the change commits or rolls back
     with the caller's own rows: after ``OverLimit`` the transaction is usable, after ``Conflict`` the caller must roll
@@ -60,7 +62,8 @@ class Delimiter(Watching):
     ) -> Claim:
         """Consume all of it now, or raise and consume nothing.
 
-        Charged to the user, the project and the deployment; each that has a limit must have room, else ``OverLimit``.
+        Charged to the user, the project, every ancestor of the project, and the deployment; each that has a limit must
+        have room, else ``OverLimit``.
         ``id`` is the caller's idempotency key: the same request again returns the claim and consumes nothing, another
         request under it is ``ClaimConflict``. ``parent`` is the claim this one hangs on and is released with. Also
         raises ``UnknownResource``, ``UnknownClaim`` (the parent), ``ClaimExpired``, ``ClaimReleased``,
@@ -158,7 +161,8 @@ class Delimiter(Watching):
     ) -> Claim:
         """A live reservation lives ``expires_in`` (seconds or ``timedelta``) from now.
 
-        Of a provisioned claim ``InvalidRequest``: it does not run out.
+        Of a provisioned claim ``InvalidRequest``: it does not run out. Also raises ``UnknownClaim``, ``ClaimExpired``,
+        ``ClaimReleased``, ``Conflict``, ``StoreUnavailable``.
 
         >>> quota = Delimiter("memory://")
         >>> quota.define_resource("database.instances", user_max=25)
@@ -180,7 +184,9 @@ class Delimiter(Watching):
         """Give a claim its whole new content: a name left out is freed, a new one is claimed.
 
         Only differences are checked; what shrinks is never refused by an upper limit, even over quota. A shrink below
-        a floor is ``BelowMinimum`` unless ``force``.
+        a floor is ``BelowMinimum`` unless ``force``, a growth without room ``OverLimit``. Also raises
+        ``UnknownResource``, ``UnknownClaim``, ``ClaimExpired``, ``ClaimReleased``, ``InvalidRequest``, ``Conflict``,
+        ``StoreUnavailable``.
 
         >>> quota = Delimiter("memory://")
         >>> quota.define_resource("storage.gb", project_max=20)
@@ -206,7 +212,8 @@ class Delimiter(Watching):
     ) -> Claim:
         """To another owner, with everything below it; the owner becomes exactly what is named.
 
-        Checked against the new owner's limits; only the net difference of each scope counts.
+        Checked against the new owner's limits; only the net difference of each scope counts. Raises ``OverLimit``,
+        ``UnknownClaim``, ``ClaimExpired``, ``ClaimReleased``, ``InvalidRequest``, ``Conflict``, ``StoreUnavailable``.
 
         >>> quota = Delimiter("memory://")
         >>> quota.define_resource("storage.gb", project_max=20)
@@ -234,7 +241,16 @@ class Delimiter(Watching):
         self._apply(change, connection, claim_id=change.id)
 
     def get_claim(self, id: str) -> Claim:
-        """One claim with the state it has (``expired`` even if not swept), by id or external id."""
+        """One claim with the state it has (``expired`` even if not swept), by id or external id.
+
+        Raises ``UnknownClaim``, ``InvalidRequest``, ``StoreUnavailable``.
+
+        >>> quota = Delimiter("memory://")
+        >>> quota.define_resource("storage.gb")
+        >>> volume = quota.claim({"storage.gb": 15}, project="acme", external_id="vol-1")
+        >>> quota.get_claim("vol-1") == volume
+        True
+        """
         id = validation.name(id, "id")
         return self._run(lambda: self._engine.get_claim(id))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Any, Final, get_args
 
 from delimiter import validation
 from delimiter.desk import Desk
@@ -20,11 +20,19 @@ from delimiter.edits import (
 )
 from delimiter.edits import Keep as _Keep
 from delimiter.errors import InvalidRequest
-from delimiter.model import UNLIMITED, Overage, OwnLimit, Project, Resource, Scope
+from delimiter.model import (
+    UNLIMITED,
+    Overage,
+    Overbooking,
+    OwnLimit,
+    Project,
+    Resource,
+    Scope,
+    ScopeKind,
+    service_of,
+)
 
 __all__ = ["Overbooking", "Rules", "one_scope"]
-
-Overbooking: TypeAlias = Literal["allowed", "forbidden"]
 
 _LIMIT_EDITS: Final = (SetLimit,)
 _PROJECT_EDITS: Final = (AddProject, MoveProject, RemoveProject)
@@ -51,8 +59,8 @@ class Rules(Desk):
 
         ``max`` and ``min`` bind the whole deployment, ``project_*`` each project and ``user_*`` each user; amounts
         are in the resource's own ``unit``, -1 is unlimited. ``service`` defaults to the part before the first dot.
-        What an operator set with ``update_limits`` is kept; an unchanged definition writes nothing. Raises
-        ``InvalidRequest``.
+        What an operator set with ``update_limits`` is kept; an unchanged definition writes nothing. Who holds more than
+        a lowered default is told by :meth:`events`, not here: nothing is returned. Raises ``InvalidRequest``.
 
         >>> quota = Delimiter("memory://")
         >>> quota.define_resource("database.instances", max=2000, user_max=25, unit="instances")
@@ -60,10 +68,9 @@ class Rules(Desk):
         {'database.instances': 25}
         """
         name = validation.name(name, "the resource's name")
-        service = (name.partition(".")[0] or name) if service is None else service
         resource = Resource(
             name=name,
-            service=service,
+            service=service_of(name) if service is None else service,
             max=max,
             min=min,
             project_max=project_max,
@@ -112,11 +119,10 @@ class Rules(Desk):
         """Set the own limit of one project, one user, or (neither named) the whole deployment.
 
         What is left out stays as it is; ``None`` removes the override. The new limit holds for every claim that
-        begins after this returned, in every process. Returns who is over quota because of it: lowering a limit below
-        what is used is allowed, and nothing more is admitted there until enough is given back. With ``dry_run`` it
-        only says who would be; with ``if_version`` (see :meth:`version`) it raises ``Conflict`` if anything has been
-        edited since. Raises ``UnknownResource``, ``InvalidRequest``, and ``Unsupported`` where limits come from
-        elsewhere.
+        begins after this returned, in every process. Lowering it below what is used is allowed, and nothing more is
+        admitted there until enough is given back: returns who holds more than the limit that was set, also if it was
+        so before. ``dry_run`` and ``if_version`` are those of :meth:`edit`. Raises ``UnknownResource``,
+        ``InvalidRequest``, ``Conflict``, and ``Unsupported`` where limits come from elsewhere.
 
         >>> quota = Delimiter("memory://")
         >>> quota.define_resource("database.instances", user_max=25)
@@ -130,6 +136,8 @@ class Rules(Desk):
 
     def limits(self, *, project: str | None = None, user: str | None = None) -> dict[str, int]:
         """The effective maximum of each resource for one project, one user, or the deployment; -1 is unlimited.
+
+        Raises ``InvalidRequest``, and ``StoreUnavailable`` also if a source of limits fails.
 
         >>> quota = Delimiter("memory://")
         >>> quota.define_resource("storage.gb", max=500, project_max=20)
@@ -200,7 +208,14 @@ class Rules(Desk):
         self.edit([RemoveProject(id)])
 
     def projects(self) -> list[Project]:
-        """The tree: every project with its parent, parents before their children, siblings by name."""
+        """The tree: every project with its parent, parents before their children, siblings by name.
+
+        >>> quota = Delimiter("memory://")
+        >>> for name, parent in (("acme", None), ("web", "acme"), ("globex", None)):
+        ...     quota.add_project(name, parent=parent)
+        >>> [(project.id, project.parent) for project in quota.projects()]
+        [('acme', None), ('web', 'acme'), ('globex', None)]
+        """
         return self._run(self._engine.projects)
 
     def set_overbooking(self, policy: Overbooking) -> None:
@@ -208,7 +223,8 @@ class Rules(Desk):
 
         Allowed, a parent is a bound on what its children use together. ``"forbidden"``, every edit after which they
         would be promised more than there is, this one too, is ``InvalidRequest`` with the sums. (A child without a
-        limit is promised nothing of its own.) The policy is kept in the store and holds for every process.
+        limit is promised nothing of its own.) The policy is kept in the store and holds for every process. Raises
+        ``InvalidRequest``, also for what is no policy, ``Conflict``, ``StoreUnavailable``.
 
         >>> quota = Delimiter("memory://")
         >>> quota.set_overbooking("forbidden")
@@ -226,16 +242,25 @@ class Rules(Desk):
     # -- edits --------------------------------------------------------------------------------------------------
 
     def version(self) -> int:
-        """A number that grows with every edit of definitions, limits or projects: hand it in as ``if_version``."""
+        """A number that grows with every edit of definitions, limits or projects: hand it in as ``if_version``.
+
+        >>> quota = Delimiter("memory://")
+        >>> seen = quota.version()
+        >>> quota.define_resource("storage.gb")
+        >>> quota.version() > seen
+        True
+        """
         return self._run(self._engine.version)
 
     def edit(
         self, edits: Iterable[Edit], *, dry_run: bool = False, if_version: int | None = None
     ) -> list[Overage]:
-        """Make several edits (:mod:`delimiter.edits`) in order, all or none; who is over quota because of them.
+        """Make several edits (:mod:`delimiter.edits`) in order, all or none.
 
-        ``dry_run`` decides everything and keeps nothing. ``if_version`` makes them only if nothing was edited since
-        :meth:`version` gave that number, and raises ``Conflict`` otherwise: look again, then decide again.
+        Returns who holds more than a limit that was set here, also if it was so before. ``dry_run`` decides everything
+        and keeps nothing (only reservations that ran out may be swept all the same, and what a source says be written
+        to the store). ``if_version`` makes them only if nothing was edited since :meth:`version` gave that number, and
+        raises ``Conflict`` otherwise: look again, then decide again. Raises what the single calls raise.
 
         >>> from delimiter.edits import AddProject, LimitChange, SetLimit
         >>> quota = Delimiter("memory://")
@@ -245,6 +270,8 @@ class Rules(Desk):
         >>> quota.edit([AddProject("acme", None), limit], if_version=seen)
         []
         """
+        if not isinstance(edits, Iterable):
+            raise InvalidRequest(f"edits are a list of those in delimiter.edits, not {_kind(edits)}")
         looked_through = [_looked_through(edit) for edit in edits]
         if if_version is not None and (isinstance(if_version, bool) or not isinstance(if_version, int)):
             raise InvalidRequest(f"if_version is a number that version() gave, not {if_version!r}")
@@ -255,6 +282,8 @@ class Rules(Desk):
                 self._freshness.refuse_project_edits()
         if not looked_through:
             return []
+        above = [edit.parent for edit in looked_through if isinstance(edit, AddProject | MoveProject)]
+        self._freshness.freshen_above(parent for parent in above if parent is not None)
         overages = self._run(
             lambda: self._engine.edit(looked_through, dry_run=bool(dry_run), if_version=if_version)
         )
@@ -289,11 +318,15 @@ def _looked_through(edit: Edit) -> Edit:
         case RemoveProject():
             return RemoveProject(validation.name(edit.id, "the project's id"))
         case SetOverbooking():
-            return SetOverbooking(bool(edit.allowed))
-    raise InvalidRequest(f"an edit is one of those in delimiter.edits, not {type(edit).__name__}")
+            if not isinstance(edit.allowed, bool):
+                raise InvalidRequest(f"overbooking is allowed (True) or not (False), not {edit.allowed!r}")
+            return edit
+    raise InvalidRequest(f"an edit is one of those in delimiter.edits, not {_kind(edit)}")
 
 
-def _definition(resource: Resource) -> Resource:
+def _definition(resource: Any) -> Resource:
+    if not isinstance(resource, Resource):
+        raise InvalidRequest(f"Define takes a delimiter.Resource, not {_kind(resource)}")
     name = validation.name(resource.name, "the resource's name")
     checked = Resource(
         name=name,
@@ -314,16 +347,34 @@ def _definition(resource: Resource) -> Resource:
 
 def _limit(edit: SetLimit) -> SetLimit:
     name = validation.name(edit.resource, "the resource's name")
-    if edit.scope.kind != "total":
-        validation.name(edit.scope.name, edit.scope.kind)
-    max, min = edit.change.max, edit.change.min
+    scope = _scope(edit.scope)
+    given: Any = edit.change
+    if not isinstance(given, LimitChange):
+        raise InvalidRequest(f"SetLimit takes a LimitChange, not {_kind(given)}")
+    max, min = given.max, given.min
     change = LimitChange(
         max=max if max is None or max is _Keep.KEEP else validation.maximum(max, "max"),
         min=min if min is None or min is _Keep.KEEP else validation.floor(min, "min"),
     )
     if isinstance(change.max, int) and isinstance(change.min, int):
         _refuse_crossed(change.max, change.min, f"the limits of {name}")
-    return SetLimit(name, edit.scope, change)
+    return SetLimit(name, scope, change)
+
+
+def _scope(scope: Any) -> Scope:
+    if not isinstance(scope, Scope):
+        raise InvalidRequest(f"SetLimit takes a Scope such as Scope('project', 'acme'), not {_kind(scope)}")
+    if scope.kind not in get_args(ScopeKind):
+        raise InvalidRequest(f"a scope is one of {', '.join(get_args(ScopeKind))}, not {scope.kind!r}")
+    if scope.kind != "total":
+        validation.name(scope.name, scope.kind)
+    elif scope.name != "":
+        raise InvalidRequest(f"the total is the whole deployment and has no name, such as {scope.name!r}")
+    return scope
+
+
+def _kind(value: object) -> str:
+    return f"a value of type {type(value).__name__}"
 
 
 def _refuse_crossed(max: int, min: int, what: str) -> None:

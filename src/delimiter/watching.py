@@ -38,7 +38,11 @@ _RUNNING: Final = 1000
 
 
 class Watching(Rules):
-    """Everything of :class:`delimiter.Delimiter` that changes nothing."""
+    """Everything of :class:`delimiter.Delimiter` that changes neither claims nor rules.
+
+    It writes all the same: with sources outside the store, what they say now (``usage``, ``check``, ``explain``), and
+    the numbers of events that nobody has read before (``events``, ``last_event``, ``subscribe``).
+    """
 
     def usage(
         self,
@@ -50,7 +54,7 @@ class Watching(Rules):
         """What one project, one user or (neither named) the deployment uses of every defined resource.
 
         A project's usage includes all projects below it. One consistent read. Reservations that ran out do not
-        count, swept or not.
+        count, swept or not. Raises ``InvalidRequest``, ``StoreUnavailable``.
 
         >>> quota = Delimiter("memory://")
         >>> quota.define_resource("storage.gb", project_max=20_000)
@@ -65,7 +69,9 @@ class Watching(Rules):
     def tree(self) -> list[ProjectUsage]:
         """What every project uses, with all below it, in one consistent read: parents first, siblings by name.
 
-        The projects of the tree, and every other that holds something.
+        The projects of the tree, and every other that holds something. As the store has it: with sources outside the
+        store (``limits=``, ``projects=``) nobody is asked, and what they changed shows after a call that names the
+        project, such as a claim or ``usage``. Raises ``StoreUnavailable``.
 
         >>> quota = Delimiter("memory://")
         >>> quota.define_resource("storage.gb", project_max=100)
@@ -85,9 +91,10 @@ class Watching(Rules):
         user: str | None = None,
         connection: CallersConnection | None = None,
     ) -> Decision:
-        """Would this be admitted now? Takes no lock and changes nothing.
+        """Would this be admitted now? Takes no lock and claims nothing.
 
-        The ``Decision`` lists every limit in the way and, by resource, the most that would fit of it alone.
+        The ``Decision`` lists every limit in the way and, by resource, the most that would fit of it alone. Raises
+        ``UnknownResource``, ``InvalidRequest``, ``StoreUnavailable``.
 
         >>> quota = Delimiter("memory://")
         >>> quota.define_resource("storage.gb", project_max=100)
@@ -108,7 +115,7 @@ class Watching(Rules):
         """Why this would be admitted or refused, level by level, and who could make room. For operators.
 
         It tells everybody's numbers: show it to those who may know them, and to end users the ``str()`` of an
-        ``OverLimit``.
+        ``OverLimit``. Raises ``UnknownResource``, ``InvalidRequest``, ``StoreUnavailable``.
 
         >>> quota = Delimiter("memory://")
         >>> quota.define_resource("storage.gb", project_max=100, max=5_000)
@@ -164,8 +171,10 @@ class Watching(Rules):
         """What has happened to limits and to those who hold more than theirs, after the event of this number.
 
         Each crossing of a limit is one event, committed with the change that made it. Events are numbered when they
-        are first read, in the order of their commits: ``seq`` grows without gaps, and none ever appears below one
-        already seen, so a reader that keeps its last ``seq`` misses none. An iterator that holds one page at a time.
+        are first read, which is after their commit: ``seq`` grows without gaps, and none ever appears below one already
+        seen, so a reader that keeps its last ``seq`` misses none. Those of one resource and scope are in the order in
+        which they happened; between scopes there is no particular order. An iterator that holds one page at a time.
+        Raises ``InvalidRequest``, ``StoreUnavailable``.
 
         >>> quota = Delimiter("memory://")
         >>> quota.define_resource("storage.gb", project_max=100)
@@ -194,11 +203,11 @@ class Watching(Rules):
         return self._run(self._engine.last_event)
 
     def subscribe(self, callback: Callable[[Event], object], *, after: int | None = None) -> Subscription:
-        """Call back for every event as it comes, in order, in a thread of its own; returns something to close.
+        """Call back for every event as it comes, by ``seq``, in a thread of its own; returns something to close.
 
         ``after`` is the ``seq`` of the last event already handled; ``None``: begin with what comes from now on. On
         PostgreSQL new events wake the subscription (LISTEN/NOTIFY), elsewhere it looks every second. A callback that
-        raises is called again with the same event.
+        raises is called again with the same event. Raises ``InvalidRequest``, ``StoreUnavailable``.
 
         >>> quota = Delimiter("memory://")
         >>> quota.define_resource("storage.gb")

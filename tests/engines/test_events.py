@@ -1,4 +1,4 @@
-"""Events under concurrency: each crossing once, numbered in the order of commits, none missed by a follower."""
+"""Events under concurrency: each crossing once, numbered once committed, none missed by a follower."""
 
 from __future__ import annotations
 

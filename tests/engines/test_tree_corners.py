@@ -9,12 +9,14 @@ import pytest
 import sqlalchemy as sa
 
 from delimiter import Conflict, Delimiter, OverLimit, Resource, Scope, UnknownProject, UnknownResource
-from delimiter.edits import AddProject, Define, LimitChange, SetLimit
+from delimiter.edits import AddProject, Define, Edit, LimitChange, SetLimit
 
 
 @contextmanager
 def caller(url: str, level: str | None = None) -> Iterator[sa.Connection]:
-    engine = sa.create_engine(url, **({"isolation_level": level} if level else {}))
+    engine = sa.create_engine(url)
+    if level is not None:
+        engine = engine.execution_options(isolation_level=level)
     with engine.connect() as connection:
         yield connection
     engine.dispose()
@@ -23,7 +25,7 @@ def caller(url: str, level: str | None = None) -> Iterator[sa.Connection]:
 def test_an_edit_that_was_only_tried_leaves_nothing_in_memory(store_url: str) -> None:
     """The number of a definition that was rolled back may be another's next. Guard: ``Definitions.make_in``."""
     resource = Resource("tried", "tried")
-    edits = [Define(resource), SetLimit("tried", Scope("project", "acme"), LimitChange(max=1))]
+    edits: list[Edit] = [Define(resource), SetLimit("tried", Scope("project", "acme"), LimitChange(max=1))]
     with Delimiter(store_url) as quota:
         assert quota.edit(edits, dry_run=True) == []
         with pytest.raises(UnknownProject):

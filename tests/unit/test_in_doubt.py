@@ -15,19 +15,21 @@ from delimiter.engines.memory import MemoryEngine
 class Unanswered(MemoryEngine):
     """Makes the first edit and loses the answer."""
 
-    lost = False
+    loses = lost = False
 
     def edit(self, edits: Sequence[Edit], **options: Any) -> list[Overage]:
         overages = super().edit(edits, **options)
-        if options.get("if_version") is not None and not self.lost:
+        if self.loses and not self.lost:
             self.lost = True
             raise StoreUnavailable("no answer to COMMIT", in_doubt=True)
         return overages
 
 
 def test_an_edit_in_doubt_is_not_taken_for_another_s():
-    quota = Delimiter(Unanswered(), timeout=1)
+    engine = Unanswered()
+    quota = Delimiter(engine, timeout=1)
     quota.define_resource("cores")
+    engine.loses = True
     with pytest.raises(StoreUnavailable, match="it may have happened: look") as caught:
         quota.update_limits("cores", project="acme", max=5, if_version=quota.version())
     assert caught.value.in_doubt
@@ -41,3 +43,13 @@ def test_an_edit_of_an_older_version_is_refused_at_once():
     with pytest.raises(Conflict, match="edited since") as caught:
         quota.update_limits("cores", project="acme", max=5, if_version=seen)
     assert not caught.value.retryable
+
+
+def test_a_removal_in_doubt_is_not_taken_for_unknown():
+    engine = Unanswered()
+    quota = Delimiter(engine, timeout=1)
+    quota.add_project("acme")
+    engine.loses = True
+    with pytest.raises(StoreUnavailable, match="it may have happened: look"):
+        quota.remove_project("acme")
+    assert quota.projects() == []

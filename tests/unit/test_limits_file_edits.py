@@ -169,20 +169,28 @@ def test_projects_that_change_places_leave_first_and_no_further_than_they_must()
 
 
 @pytest.mark.parametrize("policy", ["", "overbooking: forbidden\n"])
-def test_where_overbooking_is_forbidden_only_the_outcome_is_held_to_it(policy):
-    state = parse("overbooking: forbidden\nresources: {ram: }\nprojects: {a: {b: }}\nlimits: {}")
-    document = parse(f"{policy}limits: {{projects: {{a: {{ram: 1}}, b: {{ram: 1}}}}}}")
-    first, *_, last = edits(document, state)
-    assert (first, last) == (SetOverbooking(allowed=True), SetOverbooking(allowed=False))
-    assert "overbooking" not in "".join(str(one) for one in difference(document, state))
+def test_limits_are_set_in_any_order_where_overbooking_is_forbidden(policy):
+    """It is looked at once, at the end: children may come before their parent, and the policy is not lifted."""
+    tree = "overbooking: forbidden\nresources: {ram: }\nprojects: {a: {b: , c: }}\n"
+    low = "limits: {projects: {a: {ram: 10}, b: {ram: 5}, c: {ram: 5}}}"
+    high = "limits: {projects: {a: {ram: 20}, b: {ram: 15}, c: {ram: 5}}}"
+    with Delimiter("memory://") as quota:
+        quota.edit(edits(parse(tree), present(quota)))
+        for wanted in (low, high, low):
+            todo = edits(parse(policy + wanted), present(quota))
+            assert {type(one) for one in todo} == {SetLimit}
+            quota.edit(todo)
+            assert present(quota) == parse(tree + wanted)
+        overbooked = parse(policy + low.replace("10", "9"))
+        with pytest.raises(InvalidRequest, match="overbooking is forbidden"):
+            quota.edit(edits(overbooked, present(quota)))
 
 
-def test_a_policy_takes_hold_where_it_lets_everything_through():
-    state = parse("overbooking: forbidden\nresources: {ram: }\nlimits: {}")
-    loose = edits(parse("overbooking: allowed\nlimits: {total: {ram: 1}}"), state)
-    assert [type(one) for one in loose] == [SetOverbooking, SetLimit]
-    strict = edits(state, parse("overbooking: allowed\nresources: {}"))
-    assert [type(one) for one in strict] == [Define, SetOverbooking]
+@pytest.mark.parametrize("policy", ["allowed", "forbidden"])
+def test_the_policy_comes_last(policy):
+    before = parse("overbooking: " + {"allowed": "forbidden", "forbidden": "allowed"}[policy])
+    todo = edits(parse(f"overbooking: {policy}\nresources: {{ram: }}\nlimits: {{total: {{ram: 1}}}}"), before)
+    assert [type(one) for one in todo] == [Define, SetLimit, SetOverbooking]
 
 
 NAMES = st.sampled_from("abcdefgh")

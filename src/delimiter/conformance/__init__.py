@@ -19,11 +19,12 @@ import pytest
 
 pytest.register_assert_rewrite("delimiter.conformance")
 
-from delimiter.conformance.batches import BatchContract  # noqa: E402 - asserts must be rewritten first
+from delimiter.conformance.adopting import AdoptionContract  # noqa: E402 - asserts must be rewritten first
+from delimiter.conformance.batches import BatchContract  # noqa: E402
 from delimiter.conformance.capabilities import CapabilityContract  # noqa: E402
 from delimiter.conformance.changes import ChangeContract  # noqa: E402
 from delimiter.conformance.claiming import ClaimingContract  # noqa: E402
-from delimiter.conformance.editing import AdoptionContract, EditContract  # noqa: E402
+from delimiter.conformance.editing import EditContract  # noqa: E402
 from delimiter.conformance.explaining import ExplanationContract  # noqa: E402
 from delimiter.conformance.identity import IdentityContract  # noqa: E402
 from delimiter.conformance.input import InputContract  # noqa: E402

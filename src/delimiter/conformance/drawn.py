@@ -6,13 +6,30 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
+from delimiter.edits import (
+    AddProject,
+    Define,
+    Edit,
+    LimitChange,
+    MoveProject,
+    RemoveProject,
+    SetLimit,
+    SetOverbooking,
+    Undefine,
+)
+from delimiter.model import Resource, Scope
+
 __all__ = [
     "EXTERNAL",
     "KNOWN",
     "PROJECTS",
     "RESOURCES",
     "SCOPES",
+    "adopted_maxima",
+    "adopted_paths",
+    "ages",
     "contents",
+    "edits",
     "ids",
     "maxima",
     "maybe",
@@ -72,3 +89,36 @@ requests = st.fixed_dictionaries(
         "expires_in": st.one_of(st.none(), spans),
     }
 )
+
+_definitions = st.builds(
+    Resource,
+    name=resources,
+    service=st.just("machine"),
+    max=st.integers(-1, 20),
+    project_max=maxima,
+    user_max=maxima,
+)
+_limits = st.builds(
+    SetLimit,
+    resource=resources,
+    scope=st.sampled_from([Scope.of(**whom) for whom in SCOPES]),
+    change=st.builds(LimitChange, max=maybe),
+)
+_single_edits: st.SearchStrategy[Edit] = st.one_of(
+    _limits,
+    st.builds(Define, _definitions),
+    _limits,
+    st.builds(AddProject, projects, parents),
+    st.builds(MoveProject, projects, parents),
+    _limits,
+    st.builds(RemoveProject, projects),
+    st.builds(SetOverbooking, allowed=st.sampled_from([True, True, True, False])),
+    st.builds(Undefine, resources),
+)
+edits = st.lists(_single_edits, min_size=2, max_size=4)
+
+#: How long ago it was fetched what is adopted, in adoptions since: mostly just now.
+ages = st.sampled_from([0, 0, 0, 1, 2, 4])
+adopted_maxima = st.dictionaries(resources, maxima, max_size=3)
+#: A project, then its ancestors, the parent first.
+adopted_paths = st.lists(projects, min_size=1, max_size=4, unique=True)

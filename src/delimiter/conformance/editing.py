@@ -1,4 +1,4 @@
-"""Edits in lists, tried out, or made on what was seen; and limits that come from elsewhere."""
+"""Edits in lists, tried out, or made on what was seen."""
 
 from __future__ import annotations
 
@@ -20,13 +20,10 @@ from delimiter import (
     Scope,
     UnknownProject,
     UnknownResource,
-    Usage,
 )
-from delimiter.conformance.contract import Contract, move_time, plant, sight, used
+from delimiter.conformance.contract import Contract, move_time, plant, sight
 from delimiter.edits import (
     AddProject,
-    AdoptAncestors,
-    AdoptLimits,
     Define,
     Edit,
     Keep,
@@ -100,6 +97,41 @@ _MADE_BEFORE: Final[list[Edit]] = [
     AddProject("new-2", "dev"),
     MoveProject("dev", "zeta"),
 ]
+_TOTAL: Final = Scope.total()
+
+
+def _over(limit: int, *scopes: str) -> list[Overage]:
+    return [Overage("cores", scope, limit, used=12) for scope in scopes]
+
+
+def _default(project_max: int) -> Define:
+    return Define(Resource("cores", "cores", project_max=project_max))
+
+
+#: Lists made where ``lab``, and with it ``zeta``, uses 12, and the default of projects is 20; who is over at the end.
+_ENDS: Final[dict[str, tuple[list[Edit], list[Overage]]]] = {
+    "lower, then higher": ([_limit("lab", 2), _limit("lab", 100)], []),
+    "higher, then lower": ([_limit("lab", 100), _limit("lab", 2)], _over(2, "project:lab")),
+    "a default, then own limits": ([_default(5), _limit("lab", 50), _limit("zeta", 12)], []),
+    "own limits, then a default": ([_limit("lab", 50), _limit("zeta", 12), _default(5)], []),
+    "one own limit and a default": ([_default(5), _limit("lab", 50)], _over(5, "project:zeta")),
+    "an own limit that goes again": (
+        [_limit("lab", 50), _default(5), _limit("lab", None)],
+        _over(5, "project:lab", "project:zeta"),
+    ),
+    "two defaults": ([_default(5), _default(6)], _over(6, "project:lab", "project:zeta")),
+    "a default there and back": ([_default(5), _default(20)], []),
+    "the total, taken back": (
+        [SetLimit("cores", _TOTAL, LimitChange(max=max)) for max in (3, None)],
+        [],
+    ),
+    "what leaves is not used": ([_limit("zeta", 5), MoveProject("lab", None)], []),
+    "what arrives is used": ([MoveProject("lab", "web"), _limit("acme", 5)], _over(5, "project:acme")),
+    "what is not there any more": (
+        [Define(Resource("ram", "ram")), _limit("lab", 0, "ram"), Undefine("ram")],
+        [],
+    ),
+}
 
 
 def _busy(quota: Delimiter) -> None:
@@ -210,6 +242,41 @@ class EditContract(Contract):
         with pytest.raises(OverLimit):
             quota.claim({"cores": 1}, project="dev")
 
+    @pytest.mark.parametrize("case", _ENDS)
+    def test_overages_are_those_of_the_end_of_a_list(self, quota: Delimiter, case: str) -> None:
+        """Whose limit any of the edits set or changed is looked at once, after the last one."""
+        quota.define_resource("cores", project_max=20)
+        plant(quota)
+        quota.claim({"cores": 12}, project="lab")
+        edits, expected = _ENDS[case]
+        assert quota.edit(edits, dry_run=True) == expected
+        assert quota.edit(edits) == expected
+
+    @pytest.mark.parametrize("own", [False, True], ids=["defaults", "own limits"])
+    def test_reservations_that_ran_out_make_no_overage(
+        self, quota: Delimiter, engine: Engine, *, own: bool
+    ) -> None:
+        """Also where they had made one before, and nobody has swept them since."""
+        scopes = [_TOTAL, Scope("project", "acme"), Scope("user", "john")]
+
+        def limit_all(limit: int) -> list[Edit]:
+            if own:
+                return [SetLimit("cores", scope, LimitChange(max=limit)) for scope in scopes]
+            return [Define(Resource("cores", "cores", max=limit, project_max=limit, user_max=limit))]
+
+        def over(limit: int, used: int) -> list[Overage]:
+            return [Overage("cores", str(scope), limit, used) for scope in scopes]
+
+        quota.define_resource("cores")
+        quota.edit(limit_all(12))
+        quota.claim({"cores": 5}, project="acme", user="john")
+        quota.reserve({"cores": 7}, project="acme", user="john", expires_in=60)
+        assert quota.edit(limit_all(6)) == over(6, used=12)
+        move_time(engine, 60)
+        assert quota.edit(limit_all(5), dry_run=True) == []
+        assert quota.edit(limit_all(5)) == []
+        assert quota.edit(limit_all(4)) == over(4, used=5)
+
     # -- tried out ------------------------------------------------------------------------------------------------
 
     def test_a_dry_run_keeps_nothing(self, handles: list[Delimiter]) -> None:
@@ -275,105 +342,3 @@ class EditContract(Contract):
             OwnLimit("cores", Scope("project", "acme"), None, 1),
             *expected[3:],
         ]
-
-
-class AdoptionContract(Contract):
-    def test_a_scope_has_exactly_what_was_adopted(self, handles: list[Delimiter], engine: Engine) -> None:
-        quota, other = handles
-        for name in ("cores", "discs", "ram"):
-            quota.define_resource(name, project_max=9)
-        quota.update_limits("cores", project="acme", max=1, min=1)
-        quota.update_limits("ram", project="acme", max=2, min=2)
-        quota.update_limits("ram", project="zeta", max=2)
-        other.claim({"cores": 1}, project="acme")
-        acme = Scope("project", "acme")
-        engine.adopt(AdoptLimits(acme, {"cores": 5, "discs": -1, "nothing": 3}, as_of=engine.now()))
-        assert quota.limits(project="acme") == {"cores": 5, "discs": -1, "ram": 9}
-        assert quota.limits(project="zeta") == {"cores": 9, "discs": 9, "ram": 2}
-        assert quota.own_limits() == [
-            OwnLimit("cores", acme, 5, 1),
-            OwnLimit("discs", acme, -1, None),
-            OwnLimit("ram", acme, None, 2),
-            OwnLimit("ram", Scope("project", "zeta"), 2, None),
-        ]
-        other.claim({"cores": 4}, project="acme")
-        with pytest.raises(OverLimit):
-            other.claim({"cores": 1}, project="acme")
-
-    @pytest.mark.parametrize(
-        "scope", [Scope.total(), Scope("project", "acme"), Scope("user", "john")], ids=str
-    )
-    def test_what_was_fetched_later_wins(
-        self, handles: list[Delimiter], engine: Engine, scope: Scope
-    ) -> None:
-        handles[0].define_resource("cores")
-        started = engine.now()
-        for as_of, maximum, holds in [
-            (started, 3, 3),
-            (started - 1, 4, 3),
-            (started, 5, 3),
-            (started + 10, 6, 6),
-            (started + 9, 2, 6),
-            (started + 11, -1, -1),
-            (started + 12, 7, 7),
-        ]:
-            engine.adopt(AdoptLimits(scope, {"cores": maximum}, as_of=as_of))
-            assert engine.limits(scope) == {"cores": holds}
-        elsewhere = Scope("user", "mary")
-        engine.adopt(AdoptLimits(elsewhere, {"cores": 1}, as_of=started - 5))
-        assert engine.limits(elsewhere) == {"cores": 1}
-        engine.adopt(AdoptLimits(scope, {}, as_of=started + 13))
-        assert engine.limits(scope) == {"cores": -1}
-
-    def test_adopted_limits_refuse_and_are_told(self, quota: Delimiter, engine: Engine) -> None:
-        quota.define_resource("cores")
-        plant(quota)
-        quota.claim({"cores": 5}, project="shop")
-        engine.adopt(AdoptLimits(Scope("project", "acme"), {"cores": 4}, as_of=engine.now()))
-        with pytest.raises(OverLimit):
-            quota.claim({"cores": 1}, project="dev")
-        told = [(one.kind, one.scope, one.limit, one.previous_limit, one.used) for one in quota.events()]
-        assert told == [
-            ("limit_changed", "project:acme", 4, -1, 5),
-            ("over_quota", "project:acme", 4, -1, 5),
-        ]
-
-    def test_adopted_ancestors_make_the_tree_agree(self, quota: Delimiter, engine: Engine) -> None:
-        quota.define_resource("cores")
-        quota.claim({"cores": 5}, project="shop")
-        as_of = engine.now()
-        engine.adopt(AdoptAncestors("shop", ("web", "acme"), as_of=as_of))
-        assert quota.projects() == [Project("acme", None), Project("web", "acme"), Project("shop", "web")]
-        assert used(quota, "cores", "acme", "web") == [5, 5]
-        quota.add_project("zeta")
-        quota.update_limits("cores", project="zeta", max=3)
-        engine.adopt(AdoptAncestors("shop", ("zeta",), as_of=as_of + 2))  # there is no room, but it is so
-        assert engine.ancestors("shop") == ["zeta"]
-        assert quota.usage(project="zeta")["cores"] == Usage(3, 5, 0)
-        assert used(quota, "cores", "acme", "web") == [0, 0]
-        with pytest.raises(OverLimit):
-            quota.claim({"cores": 1}, project="shop")
-        for older in (as_of + 1, as_of + 2):
-            engine.adopt(AdoptAncestors("shop", ("web", "acme"), as_of=older))
-            assert engine.ancestors("shop") == ["zeta"]
-        engine.adopt(AdoptAncestors("shop", (), as_of=as_of + 3))
-        assert engine.ancestors("shop") == []
-        quota.claim({"cores": 1}, project="shop")
-        assert used(quota, "cores", "shop", "zeta") == [6, 0]
-        assert list(quota.reconcile()) == []
-
-    def test_adopted_ancestors_move_a_tree_upside_down(self, quota: Delimiter, engine: Engine) -> None:
-        quota.define_resource("cores")
-        plant(quota, {"acme": None, "web": "acme", "shop": "web", "dev": "web"})
-        for number, project in enumerate(("acme", "web", "shop", "dev")):
-            quota.claim({"cores": 2**number}, project=project)
-        quota.update_limits("cores", project="web", max=100)
-        engine.adopt(AdoptAncestors("acme", ("shop", "web"), as_of=engine.now()))
-        assert dict(quota.projects()) == {"web": None, "dev": "web", "shop": "web", "acme": "shop"}
-        assert used(quota, "cores", "web", "shop", "acme", "dev") == [15, 5, 1, 8]
-        assert list(quota.reconcile()) == []
-
-    def test_the_clock_is_the_stores(self, engine: Engine) -> None:
-        before = engine.now()
-        move_time(engine, 1000)
-        assert 1_000_000_000 <= engine.now() - before < 1_060_000_000

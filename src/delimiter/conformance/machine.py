@@ -2,107 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 
-from delimiter import Claim, Delimiter, Request
+from delimiter import Delimiter, Scope
 from delimiter.conformance import drawn
-from delimiter.conformance.alike import alike, by_id, told
+from delimiter.conformance.alike import by_id
 from delimiter.conformance.contract import STATES, Contract, Whom, move_time
-from delimiter.engines.memory import MemoryEngine
+from delimiter.conformance.side_by_side import SideBySide
+from delimiter.edits import AdoptAncestors, AdoptLimits, Edit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from delimiter.engine import Engine
 
-_NUMBERS = itertools.count(1)
 
-
-class SideBySide(RuleBasedStateMachine):
-    """All verbs, on two engines. The store is shared by all examples: each has names of its own, and cleans up."""
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__()
-        self.engine = engine
-        self.model = MemoryEngine()
-        self.model.clock_offset = engine.clock_offset  # time has gone on in the examples before
-        self.theirs = Delimiter(engine, timeout=5)
-        self.ours = Delimiter(self.model)
-        self.prefix = f"x{next(_NUMBERS)}-"
-        self.asked: list[str] = []  # the ids of all requests, admitted or refused
-        self.requests: list[Request] = []
-        self.seen = engine.last_event()  # of the examples before
-        self.events_compare = True
-
-    # -- the two of them ------------------------------------------------------------------------------------------
-
-    def own(self, name: str | None) -> Any:
-        """A name that no other example uses."""
-        return None if name is None else self.prefix + name
-
-    def id_of(self, which: int) -> Any:
-        """The id that a rule means, counted back from the request made last."""
-        if which < drawn.KNOWN and self.asked:
-            return self.asked[-1 - which % len(self.asked)]
-        return self.own([*drawn.EXTERNAL, "nobody"][(which - drawn.KNOWN) % 4])
-
-    def request(self, one: dict[str, Any]) -> Request:
-        request = Request(
-            self.content(one["resources"]),
-            **self.owner(one["owner"]),
-            id=self.id_of(one["id"]) if one["again"] else self.own(f"c{len(self.asked)}"),
-            parent=self.id_of(one["parent"]) if one["below"] and self.asked else None,
-            external_id=self.own(one["external_id"]),
-            expires_in=one["expires_in"],
-        )
-        self.asked.append(str(request.id))
-        self.requests.append(request)
-        return request
-
-    def owner(self, owner: dict[str, str | None]) -> dict[str, Any]:
-        return {kind: self.own(name) for kind, name in owner.items()}
-
-    def content(self, resources: dict[str, int]) -> dict[str, int]:
-        return {self.own(name): amount for name, amount in resources.items()}
-
-    def both(self, call: Callable[[Delimiter], Any]) -> None:
-        theirs, ours = told(call, self.theirs), told(call, self.ours)
-        assert alike(theirs, ours), f"\nthe engine:        {theirs}\nthe memory engine: {ours}"
-
-    def compare_claims(self) -> None:
-        for state in (None, *STATES):
-            self.both(partial(_listed, state=state))
-
-    def compare_events(self) -> None:
-        """Those of one change come in no order; what ran out is swept before, so that nobody is behind."""
-        for quota in (self.theirs, self.ours):
-            quota.expire_reservations()
-        if not self.events_compare:
-            return
-        of_theirs, of_ours = (
-            Counter(
-                (one.kind, one.resource, one.scope, one.limit, one.used)
-                for one in quota.events(after=after)
-                if one.resource.startswith(self.prefix)
-            )
-            for quota, after in ((self.theirs, self.seen), (self.ours, 0))
-        )
-        assert of_theirs == of_ours, (
-            f"\nonly the engine:        {of_theirs - of_ours}\nonly the memory engine: {of_ours - of_theirs}"
-        )
+class Machine(SideBySide):
+    """All verbs, in any order."""
 
     # -- rules ----------------------------------------------------------------------------------------------------
 
@@ -171,6 +92,23 @@ class SideBySide(RuleBasedStateMachine):
         self.both(lambda q: q.move_project(self.own(project), parent=self.own(parent)))
         for charged in drawn.PROJECTS:
             self.look_at({"project": charged})
+
+    @rule(edits=drawn.edits, dry_run=drawn.rarely)
+    def edit(self, edits: list[Edit], *, dry_run: bool) -> None:
+        mine = [self.edit_of(edit) for edit in edits]
+        self.both(lambda q: q.edit(mine, dry_run=dry_run))
+        self.look_at_the_tree()
+
+    # -- what happens elsewhere -----------------------------------------------------------------------------------
+
+    @rule(scope=drawn.scopes, maxima=drawn.adopted_maxima, age=drawn.ages)
+    def adopt_limits(self, scope: Whom, maxima: dict[str, int], age: int) -> None:
+        self.adopt(AdoptLimits(self.scope(Scope.of(**scope)), self.content(maxima), self.fetch(age)))
+
+    @rule(path=drawn.adopted_paths, age=drawn.ages)
+    def adopt_ancestors(self, path: list[str], age: int) -> None:
+        project, *ancestors = map(self.own, path)
+        self.adopt(AdoptAncestors(project, tuple(ancestors), self.fetch(age)))
 
     # -- claims ---------------------------------------------------------------------------------------------------
 
@@ -293,25 +231,11 @@ class SideBySide(RuleBasedStateMachine):
                 self.theirs.undefine_resource(resource.name)
         assert [one for state in STATES for one in self.theirs.claims(state=state)] == []
 
-    def look_at_the_tree(self) -> None:
-        self.both(lambda q: q.tree())
-        self.both(lambda q: q.projects())
-        self.both(lambda q: q.own_limits())
-
-    def look_at(self, scope: Whom) -> None:
-        named = self.owner({**scope})
-        self.both(lambda q: q.usage(**named))
-        self.both(lambda q: q.limits(**named))
-
-
-def _listed(quota: Delimiter, state: Any) -> list[Claim]:
-    return by_id(quota.claims(state=state))
-
 
 class MachineContract(Contract):
     def test_it_answers_as_the_memory_engine_does(self, engine: Engine) -> None:
         run_state_machine_as_test(
-            partial(SideBySide, engine),  # type: ignore[arg-type] # it calls what it is given, a class or not
+            partial(Machine, engine),  # type: ignore[arg-type] # it calls what it is given, a class or not
             settings=settings(
                 max_examples=self.machine_examples,
                 stateful_step_count=50,

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from delimiter import Delimiter, InvalidRequest, Scope
+from delimiter import Delimiter, InvalidRequest, Resource, Scope
 from delimiter.conformance.contract import Contract, plant, sight
-from delimiter.edits import AddProject, LimitChange, SetLimit
+from delimiter.edits import (
+    AddProject,
+    AdoptLimits,
+    Define,
+    Edit,
+    LimitChange,
+    MoveProject,
+    SetLimit,
+    SetOverbooking,
+)
+
+if TYPE_CHECKING:
+    from delimiter.engine import Engine
+
+_FORBID: Final = SetOverbooking(allowed=False)
+_ALLOW: Final = SetOverbooking(allowed=True)
+
+
+def _limit(project: str, max: int | None) -> SetLimit:
+    return SetLimit("cores", Scope("project", project), LimitChange(max))
+
 
 #: Edits after which acme, with a limit of 10 of which ``web`` was promised 6, has promised more; and what they say.
 _REFUSALS: Final[dict[str, tuple[Callable[[Delimiter], object], list[str]]]] = {
@@ -31,6 +51,28 @@ _REFUSALS: Final[dict[str, tuple[Callable[[Delimiter], object], list[str]]]] = {
         ),
         ["10", "11", "third 5"],
     ),
+}
+#: Made on the same store. Each passes through what is overbooked, and ends where nothing is.
+_ON_THE_WAY: Final[dict[str, list[Edit]]] = {
+    "a child, then its parent": [_limit("web", 15), _limit("acme", 20)],
+    "a parent, then its children": [_limit("acme", 5), _limit("web", 5), _limit("shop", 5)],
+    "a default": [Define(Resource("cores", "cores", project_max=5)), _limit("acme", 11)],
+    "a default there and back": [
+        Define(Resource("cores", "cores", project_max=5)),
+        Define(Resource("cores", "cores")),
+    ],
+    "a rich project": [AddProject("rich", "acme"), _limit("rich", 4)],
+    "a rich project that leaves": [MoveProject("zeta", "acme"), MoveProject("zeta", None)],
+    "a move": [MoveProject("zeta", "web"), _limit("shop", 0), _limit("zeta", 6), _limit("lab", 6)],
+    "the policy": [_ALLOW, _limit("web", 99), _FORBID, _limit("acme", 99)],
+    "the policy taken back": [_limit("web", 99), _ALLOW],
+}
+#: The same, the other way round: the end is overbooked, whatever was on the way.
+_AT_THE_END: Final[dict[str, list[Edit]]] = {
+    "a parent, then its child": [_limit("acme", 20), _limit("web", 15), _limit("acme", 14)],
+    "a default": [_limit("acme", 11), Define(Resource("cores", "cores", project_max=5)), _limit("acme", 10)],
+    "a rich project": [_limit("rich", 4), AddProject("rich", "acme"), _limit("rich", 5)],
+    "the policy": [_ALLOW, _limit("web", 99), _FORBID],
 }
 
 
@@ -75,6 +117,35 @@ class OverbookingContract(Contract):
             assert word in str(told.value)
         assert sight(promised) == before
         assert promised.version() == version
+
+    @pytest.mark.parametrize("case", _ON_THE_WAY)
+    def test_a_list_may_pass_through_what_its_end_does_not_have(self, promised: Delimiter, case: str) -> None:
+        """It is looked at once, after the last edit: of a parent and its children one is always changed first."""
+        promised.edit(_ON_THE_WAY[case], dry_run=True)
+        promised.edit(_ON_THE_WAY[case])
+        promised.set_overbooking("allowed" if _ON_THE_WAY[case][-1] == _ALLOW else "forbidden")
+
+    @pytest.mark.parametrize("case", _AT_THE_END)
+    def test_the_end_of_a_list_is_held_to_it(self, promised: Delimiter, case: str) -> None:
+        before, version = sight(promised), promised.version()
+        for dry_run in (True, False):
+            with pytest.raises(InvalidRequest, match="acme"):
+                promised.edit(_AT_THE_END[case], dry_run=dry_run)
+        assert (sight(promised), promised.version()) == (before, version)
+
+    def test_what_comes_from_elsewhere_may_overbook(self, promised: Delimiter, engine: Engine) -> None:
+        """Nobody can refuse what has happened; edits are held to what they bear on."""
+        engine.adopt(AdoptLimits(Scope("project", "web"), {"cores": 99}, as_of=engine.now()))
+        assert promised.limits(project="web")["cores"] == 99
+        for edit in (_limit("dev", 1), _limit("web", 11), _limit("acme", 11), AddProject("new", "zeta")):
+            with pytest.raises(InvalidRequest):
+                promised.edit([edit])
+        promised.update_limits("ram", project="web", max=1)
+        promised.define_resource("cores")
+        promised.define_resource("discs", max=1)
+        promised.remove_project("lab")
+        promised.update_limits("cores", project="web", max=10)
+        promised.add_project("new", parent="zeta")
 
     def test_all_may_be_promised(self, promised: Delimiter) -> None:
         promised.update_limits("cores", project="dev", max=4)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from delimiter import Conflict, Delimiter, OverLimit, Request
-from delimiter.conformance.contract import Contract, plant, used
+from delimiter import Conflict, Delimiter, Event, OverLimit, Request, Scope
+from delimiter.conformance.contract import OWNERS, Contract, Whom, plant, used
 from delimiter.conformance.counting import Bundles, assert_counts, assert_full, together, total
 from delimiter.conformance.own_rows import OwnRows
 from delimiter.engine import Capability
@@ -186,6 +187,50 @@ class TransactionRaceContract(Contract):
         with pytest.raises(OverLimit):
             quota.claim({"cores": 1}, project="new")
         assert_counts(quota, projects=[*family, "full"])
+
+    @pytest.mark.parametrize("scope", OWNERS, ids=str)
+    def test_events_of_a_scope_are_in_their_order(
+        self, handles: list[Delimiter], callers: OwnRows, scope: Whom
+    ) -> None:
+        """Guard: a change of a limit is told only once its counters are locked, and so after what it waited for."""
+        quota, other = handles
+        name = str(Scope.of(**scope))
+        for round_, limits in enumerate([(3, 1), (3, 5), (5, 1), (3, 2)]):
+            resource = f"cores{round_}"
+            quota.define_resource(resource)
+            claim = quota.claim({resource: 6}, project="acme", user="john")
+            quota.update_limits(resource, **scope, max=limits[0])
+            change = threading.Thread(target=partial(other.update_limits, resource, **scope, max=limits[1]))
+
+            def shrink() -> int:
+                with callers.engine.connect() as connection:
+                    quota.resize(claim.id, {resource: 5}, connection=connection)  # noqa: B023
+                    if change.ident is None:  # noqa: B023
+                        change.start()  # noqa: B023
+                        change.join(0.3)  # noqa: B023 - it waits for the counter by then, wherever it can
+                    quota.resize(claim.id, {resource: 2}, connection=connection)  # noqa: B023
+                    connection.commit()
+                return 0
+
+            _until_decided(shrink)
+            change.join()
+            quota.resize(claim.id, {resource: 1})
+            assert quota.limits(**scope)[resource] == limits[1]
+            _assert_in_order([one for one in quota.events() if (one.resource, one.scope) == (resource, name)])
+
+
+def _assert_in_order(events: list[Event]) -> None:
+    """Each limit follows the one before it, each crossing is of the limit then in force, over and back by turns."""
+    limit, over = -1, False
+    for event in events:
+        if event.kind == "limit_changed":
+            assert event.previous_limit == limit, events
+            limit = event.limit
+        else:
+            assert (event.limit, event.kind == "over_quota") == (limit, not over), events
+            assert event.used is not None
+            assert (event.used > limit) is not over, events
+            over = not over
 
 
 def _until_decided(transaction: object) -> int:

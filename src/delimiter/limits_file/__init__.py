@@ -11,9 +11,10 @@ from importlib.resources import files
 from typing import Any
 
 from delimiter.limits_file.comparing import Difference, difference, edits
-from delimiter.limits_file.document import Document, Overbooking
+from delimiter.limits_file.document import Document
 from delimiter.limits_file.reading import parse
 from delimiter.limits_file.writing import render
+from delimiter.model import Overbooking
 
 __all__ = ["Difference", "Document", "Overbooking", "difference", "edits", "parse", "render", "schema"]
 

@@ -76,7 +76,8 @@ def edits(document: Document, present: Document) -> list[Edit]:
     projects are added, moved, and removed if they are not named (with limits of their own); limits are set, and
     removed if they are not named. ``InvalidRequest`` for a limit of a resource that neither of the two defines.
 
-    Moves are decided by the new limits, never by the old ones, and the order of several never makes one impossible.
+    Moves are decided by the new limits, never by the old ones, and the order of several never makes one impossible. A
+    store that forbids overbooking looks at the outcome of a list, so the order of limits does not matter.
 
     >>> from delimiter.limits_file import parse
     >>> present = parse("resources: {storage.gb: }\nlimits: {}")
@@ -85,24 +86,8 @@ def edits(document: Document, present: Document) -> list[Edit]:
     >>> edits(present, present)
     []
     """
-    definitions, limits, projects, again, policy = _changes(document, present)
-    middle = [
-        edit
-        for section in (definitions, limits, projects, again)
-        for change in section
-        for edit in change.edits
-    ]
-    after = [edit for change in policy for edit in change.edits]
-    is_forbidden = (document.overbooking or present.overbooking) == "forbidden"
-    if present.overbooking == "forbidden" and (not is_forbidden or len(middle) > 1):
-        # Every single edit is held to it, though only what comes out at the end has to be without overbooking: of a
-        # parent and its children one is always lowered first. So it is allowed meanwhile, and forbidden again last.
-        return [
-            SetOverbooking(allowed=True),
-            *middle,
-            *([SetOverbooking(allowed=False)] if is_forbidden else []),
-        ]
-    return [*middle, *after]
+    changes = _changes(document, present)
+    return [edit for section in changes for change in section for edit in change.edits]
 
 
 def _changes(document: Document, present: Document) -> tuple[list[_Change], ...]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from delimiter.errors import InvalidRequest
-from delimiter.model import OwnLimit, Project, Resource, Scope, ScopeKind
+from delimiter.model import Overbooking, OwnLimit, Project, Resource, Scope, ScopeKind, in_order
 
-__all__ = ["Document", "Overbooking"]
-
-Overbooking: TypeAlias = Literal["allowed", "forbidden"]
+__all__ = ["Document"]
 
 _KINDS: Final[Mapping[ScopeKind, int]] = {"total": 0, "project": 1, "user": 2}
 
@@ -64,17 +62,9 @@ def _limits_in_order(own_limits: Iterable[OwnLimit]) -> tuple[OwnLimit, ...]:
 
 
 def _tree_in_order(projects: Iterable[Project]) -> tuple[Project, ...]:
-    """Each project followed by all that is below it; siblings by name."""
-    children: dict[str | None, list[Project]] = {}
+    """Each project followed by all that is below it; refuses what is no tree."""
     every = [Project(*project) for project in projects]
-    for project in every:
-        children.setdefault(project.parent, []).append(project)
-    found: list[Project] = []
-    waiting = sorted(children.get(None, ()), reverse=True)
-    while waiting:
-        project = waiting.pop()
-        found.append(project)
-        waiting.extend(sorted(children.get(project.id, ()), reverse=True))
+    found = in_order(every)
     if len(found) != len(every) or len({project.id for project in every}) != len(every):
         raise InvalidRequest(
             "the projects are no tree: one is named twice, or has a parent that is not among them"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Final, Literal, TypeAlias, TypeVar, cast, get_args
 
 from delimiter import validation
 from delimiter.errors import InvalidRequest
-from delimiter.limits_file.document import Document, Overbooking
+from delimiter.limits_file.document import Document
 from delimiter.limits_file.nodes import (
     Mapping,
     Node,
@@ -19,7 +19,7 @@ from delimiter.limits_file.nodes import (
     shown_name,
     suggestion,
 )
-from delimiter.model import UNLIMITED, OwnLimit, Project, Resource, Scope
+from delimiter.model import UNLIMITED, Overbooking, OwnLimit, Project, Resource, Scope, service_of
 
 __all__ = ["LIMIT_KEYS", "OVERBOOKING", "RESOURCE_KEYS", "SCOPE_KEYS", "SECTIONS", "parse", "service_of"]
 
@@ -27,17 +27,12 @@ T = TypeVar("T")
 _Whole: TypeAlias = Literal["max", "min"]
 
 SECTIONS: Final = ("overbooking", "resources", "projects", "limits")
-OVERBOOKING: Final[tuple[Overbooking, ...]] = ("allowed", "forbidden")
+OVERBOOKING: Final[tuple[Overbooking, ...]] = get_args(Overbooking)
 RESOURCE_KEYS: Final = tuple(one.name for one in fields(Resource) if one.name != "name")
 SCOPE_KEYS: Final = ("total", "projects", "users")
 LIMIT_KEYS: Final[tuple[_Whole, ...]] = ("max", "min")
 
 _TEXTS: Final = ("service", "unit", "description")
-
-
-def service_of(resource: str) -> str:
-    """The service of a resource that names none: the part of its name before the first dot."""
-    return resource.partition(".")[0] or resource
 
 
 def parse(text: str, *, name: str = "limits.yaml") -> Document:

@@ -11,8 +11,8 @@ import yaml
 from yaml.resolver import Resolver
 
 from delimiter.limits_file.document import Document
-from delimiter.limits_file.reading import RESOURCE_KEYS, service_of
-from delimiter.model import UNLIMITED, OwnLimit, Project, Resource
+from delimiter.limits_file.reading import RESOURCE_KEYS
+from delimiter.model import UNLIMITED, OwnLimit, Project, Resource, service_of
 
 __all__ = ["render"]
 

@@ -9,13 +9,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, overload
 
 from delimiter import validation
 from delimiter.errors import DelimiterError, InvalidRequest, StoreUnavailable, Unsupported
 from delimiter.model import Scope
-from delimiter.source import Fetched, LimitSource, ProjectSource
+from delimiter.source import Fetched, LimitSource, ProjectSource, ancestors_in, maxima_in
 
 __all__ = ["Cached", "CachedLimits", "CachedLimitsAndProjects", "CachedProjects", "CachedState", "cached"]
 
@@ -107,7 +106,7 @@ class Cached:
         """
         if not isinstance(self._source, LimitSource):
             raise Unsupported("this source knows no limits")
-        return self._fetched(scope, self._source.limits, _maxima, clock)
+        return self._fetched(scope, self._source.limits, maxima_in, clock)
 
     def fetched_ancestors(
         self, project: str, clock: Callable[[], int] | None = None
@@ -115,7 +114,7 @@ class Cached:
         """The same of a project's ancestors."""
         if not isinstance(self._source, ProjectSource):
             raise Unsupported("this source knows no projects")
-        return self._fetched(project, self._source.ancestors, _path, clock)
+        return self._fetched(project, self._source.ancestors, ancestors_in, clock)
 
     def age(self, key: Key) -> float | None:
         """Seconds since the source was asked for what is served now; ``None``: nothing is.
@@ -147,7 +146,7 @@ class Cached:
         self,
         key: Key,
         ask: Callable[[Any], Any],
-        look_through: Callable[[Key, Any], T],
+        look_through: Callable[[Any, Any], T],
         clock: Callable[[], int] | None,
     ) -> Fetched[T]:
         dated = clock is not None
@@ -342,36 +341,7 @@ def cached(
     )
 
 
-# -- answers ------------------------------------------------------------------------------------------------------
-
-
-def _maxima(key: Key, answer: Any) -> Mapping[str, int]:
-    """A copy, so that nobody changes what is remembered; raises for what are no limits."""
-    try:
-        return MappingProxyType(
-            {
-                validation.name(resource, "a resource's name"): validation.maximum(
-                    limit, f"the limit of {resource}"
-                )
-                for resource, limit in dict(answer).items()
-            }
-        )
-    except (TypeError, ValueError) as error:  # InvalidRequest is a ValueError
-        raise StoreUnavailable(f"it gave for {key} what are no limits: {error}", retryable=False) from error
-
-
-def _path(key: Key, answer: Any) -> Sequence[str]:
-    try:
-        if isinstance(answer, str | bytes):  # a sequence of names as well, of one letter each
-            raise InvalidRequest("they are one text")
-        path = tuple(validation.name(ancestor, "an ancestor") for ancestor in answer)
-    except (TypeError, ValueError) as error:
-        raise StoreUnavailable(
-            f"it gave for {key} what are no ancestors: {error}", retryable=False
-        ) from error
-    if len({key, *path}) <= len(path):
-        raise StoreUnavailable(f"it gave {key} a circle of ancestors", retryable=False)
-    return path
+# -- failures -----------------------------------------------------------------------------------------------------
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:

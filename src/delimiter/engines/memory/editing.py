@@ -194,16 +194,17 @@ class Editor:
 
     def _adopt_place(self, project: str, parent: str | None, as_of: int) -> None:
         """Of one name on the path; whose place is known from later stays there, with all that is below it."""
-        tree = self.rules.tree
-        newer = self._is_newer(project, as_of)
-        if project in tree and not newer:
+        if not self._is_newer(project, as_of):
             return
-        if parent is not None and tree.holds(project, parent):
-            return  # a part that stays has its parent below it
         before, self.rules = self.rules, self.rules.copy()
-        if newer:
-            self.rules.adopted[project] = as_of
-        self.rules.tree = tree.placed(project, parent)
+        self.rules.adopted[project] = as_of
+        tree = self.rules.tree
+        if parent is not None and parent not in tree:
+            tree = tree.placed(parent, None)  # it stays where it is, which is nowhere: it was removed since
+        # A part that stays may have its own parent below it: to put that here would make a circle, so it stays too.
+        if parent is None or not tree.holds(project, parent):
+            tree = tree.placed(project, parent)
+        self.rules.tree = tree
         self._made(before)
 
 

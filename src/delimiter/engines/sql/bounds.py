@@ -16,13 +16,11 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 
 from delimiter.engines.sql.counters import Counters, effective, is_limited
-from delimiter.engines.sql.databases import Database
 from delimiter.engines.sql.definitions import Definition
-from delimiter.engines.sql.events import EventLog, Standing
+from delimiter.engines.sql.events import Standing
 from delimiter.engines.sql.expiry import Expiry, RunOut
+from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.locking import CounterLocks
-from delimiter.engines.sql.projects import Projects
-from delimiter.engines.sql.schema import Tables
 from delimiter.engines.sql.sums import Sums
 from delimiter.errors import InvalidRequest
 from delimiter.model import CEILING, UNLIMITED, Scope, Violation
@@ -78,23 +76,16 @@ class Bounds:
     """The limits in force on the counters of one store."""
 
     def __init__(
-        self,
-        tables: Tables,
-        database: Database,
-        projects: Projects,
-        locks: CounterLocks,
-        sums: Sums,
-        counters: Counters,
-        expiry: Expiry,
-        events: EventLog,
+        self, ground: Ground, locks: CounterLocks, sums: Sums, counters: Counters, expiry: Expiry
     ) -> None:
-        self._tables = tables
-        self._projects = projects
+        tables, database = ground.tables, ground.database
+        self._tables = ground.tables
+        self._projects = ground.projects
         self._locks = locks
         self._sums = sums
         self._counters = counters
         self._expiry = expiry
-        self._events = events
+        self._events = ground.events
         c = tables.counters.c
         self._write = database.by_key(
             sa.update(tables.counters)

@@ -4,8 +4,9 @@ The order is the same for every verb, and is what keeps operations from waiting 
 their row's number, the unique keys of new claims, the tree of projects and the definitions of resources while a
 scope's first counter is made, then counters by their number. (An external id given by ``provision`` meets its unique
 key only at the end: should another claim take it at that very moment, the database finds the deadlock and one of the
-two begins anew. So it does with a decision in a caller's transaction that is begun again while counters are held.)
-Only what has been locked is decided on; only SQL happens here: no waiting, no trying again.
+two begins anew. A decision that is begun again in a caller's transaction holds counters already: it goes on only
+where the order can be kept.) Only what has been locked is decided on; only SQL happens here: no waiting, no trying
+again.
 """
 
 from __future__ import annotations
@@ -67,15 +68,17 @@ class Changes:
 
     def _decide_group_joined(self, connection: sa.Connection, group: Sequence[Change]) -> list[Answer]:
         attempts = 0
+        held: frozenset[int] = frozenset()
         while attempts < _ATTEMPTS:
             attempt = _Attempt(
-                self._claims, self._writer, self._counters, self._expiry, connection, joined=True
+                self._claims, self._writer, self._counters, self._expiry, connection, joined=True, held=held
             )
             try:
                 answers = attempt.decide(group)
-            except Outdated:
+            except Outdated as outdated:
                 attempt.undo()
                 attempts += 1
+                held |= outdated.locked
             except RunOut as run_out:  # however many there are: each time some are gone
                 attempt.undo()
                 if not self._expiry.sweep_keys(connection, run_out.keys, wait=False):
@@ -103,6 +106,7 @@ class _Attempt:
         connection: sa.Connection,
         *,
         joined: bool = False,
+        held: frozenset[int] = frozenset(),
     ) -> None:
         self._claims = claims
         self._writer = writer
@@ -110,6 +114,7 @@ class _Attempt:
         self._expiry = expiry
         self._connection = connection
         self._joined = joined
+        self._held = held
         self._placed: dict[str, int] = {}
         self._charged = Charged({})
         self._now: int | None = None
@@ -242,11 +247,12 @@ class _Attempt:
         ways = {}
         for number, change in enumerate(changes):
             try:
-                ways.update(self._counters.ways(self._connection, set(self._starts(change))))
+                starts = set(self._starts(change))
+                ways.update(self._counters.ways(self._connection, starts, held=self._held))
             except UnknownResource as error:
                 refused[number] = error
         if ways:
-            self._charged = self._counters.lock(self._connection, ways)
+            self._charged = self._counters.lock(self._connection, ways, held=self._held)
         return refused
 
     def _starts(self, change: Change) -> Iterator[Start]:

@@ -10,9 +10,7 @@ import sqlalchemy as sa
 
 from delimiter.engines.records import Entry
 from delimiter.engines.sql.chunking import chunks
-from delimiter.engines.sql.databases import Clock, Database
-from delimiter.engines.sql.definitions import Definitions
-from delimiter.engines.sql.schema import Tables
+from delimiter.engines.sql.ground import Ground
 
 __all__ = ["Claims"]
 
@@ -20,9 +18,10 @@ __all__ = ["Claims"]
 class Claims:
     """Finds the claims of one store. Statements are built once; calls only bind values."""
 
-    def __init__(self, tables: Tables, database: Database, clock: Clock, definitions: Definitions) -> None:
-        self._database = database
-        self._definitions = definitions
+    def __init__(self, ground: Ground) -> None:
+        tables, database, clock = ground.tables, ground.database, ground.clock
+        self._database = ground.database
+        self._definitions = ground.definitions
         c, a = tables.claims.c, tables.allocations.c
         self.columns: Final = (
             c.id,

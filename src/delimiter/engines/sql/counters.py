@@ -7,7 +7,7 @@ counters it begins at. Limits are not remembered at all; they stand on the locke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
@@ -17,11 +17,9 @@ import sqlalchemy as sa
 
 from delimiter.engines.records import Counter
 from delimiter.engines.sql.chunking import chunks
-from delimiter.engines.sql.databases import Database
-from delimiter.engines.sql.definitions import Definition, Definitions
-from delimiter.engines.sql.events import EventLog, Standing
-from delimiter.engines.sql.projects import Projects
-from delimiter.engines.sql.schema import Tables
+from delimiter.engines.sql.definitions import Definition
+from delimiter.engines.sql.events import Standing
+from delimiter.engines.sql.ground import Ground
 from delimiter.errors import Conflict
 from delimiter.model import UNLIMITED, Resource, Scope
 
@@ -38,7 +36,14 @@ Start: TypeAlias = tuple[str, Scope]
 
 
 class Outdated(Exception):
-    """A remembered way is no longer the way. It has been forgotten: work it out again, in a new transaction."""
+    """A remembered way is no longer the way. It has been forgotten: work it out again, in a new transaction.
+
+    Where that cannot be had, ``locked`` are the counters that stay locked.
+    """
+
+    def __init__(self, locked: Iterable[int] = ()) -> None:
+        super().__init__()
+        self.locked = frozenset(locked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +66,15 @@ class _Way:
 class Counters:
     """The counters of one store. Statements are built once; calls only bind values."""
 
-    def __init__(
-        self,
-        tables: Tables,
-        database: Database,
-        definitions: Definitions,
-        projects: Projects,
-        events: EventLog,
-    ) -> None:
+    def __init__(self, ground: Ground) -> None:
+        tables, database = ground.tables, ground.database
         self._table = tables.counters
         self._limits = tables.limits
         self._ancestors = tables.ancestors
-        self._database = database
-        self._definitions = definitions
-        self._projects = projects
-        self._events = events
+        self._database = ground.database
+        self._definitions = ground.definitions
+        self._projects = ground.projects
+        self._events = ground.events
         self._ways: dict[Start, _Way] = {}
         #: Transactions that have made counters or changed ways, which nobody else sees and which may be rolled back.
         self._changing: WeakSet[Any] = WeakSet()
@@ -93,8 +92,13 @@ class Counters:
 
     # -- which --------------------------------------------------------------------------------------------------
 
-    def ways(self, connection: sa.Connection, starts: Iterable[Start]) -> dict[Start, _Way]:
-        """Work out (or remember) the ways from these starts; make the counters that are missing."""
+    def ways(
+        self, connection: sa.Connection, starts: Iterable[Start], *, held: Set[int] = frozenset()
+    ) -> dict[Start, _Way]:
+        """Work out (or remember) the ways from these starts; make the counters that are missing.
+
+        ``held`` are counters that the transaction has locked already, in vain.
+        """
         wanted = set(starts)
         found = {start: way for start in wanted if (way := self._ways.get(start)) is not None}
         missing = wanted - found.keys()
@@ -104,6 +108,8 @@ class Counters:
         found.update(read)
         unmade = missing - read.keys()
         if unmade:
+            if held:
+                raise out_of_order()
             self.change_in(connection)
             self._make(connection, unmade)
             # All of them again: the definitions are locked only now, and a way read before may be old already.
@@ -249,20 +255,30 @@ class Counters:
 
     # -- locking and adding -------------------------------------------------------------------------------------
 
-    def lock(self, connection: sa.Connection, ways: Mapping[Start, _Way], *, wait: bool = True) -> Charged:
+    def lock(
+        self,
+        connection: sa.Connection,
+        ways: Mapping[Start, _Way],
+        *,
+        wait: bool = True,
+        held: Set[int] = frozenset(),
+    ) -> Charged:
         """Lock every counter on these ways; :class:`Outdated` if one of the ways is not the way any more.
 
-        With ``wait=False`` a counter that another transaction holds makes it ``Outdated`` too.
+        With ``wait=False`` a counter that another transaction holds makes it ``Outdated`` too. ``held`` as above: what
+        is locked beside them must come after them, or two transactions could wait for each other.
         """
         levels = dict(pair for way in ways.values() for pair in way.counters())
         ids = sorted(levels)
+        if held and any(id < max(held) for id in levels.keys() - held):
+            raise out_of_order()
         statement = self._lock if wait else self._try_lock
         rows: dict[int, Any] = {}
         for part in chunks(ids):
             rows.update((row.id, row) for row in connection.execute(statement, {"ids": part}))
         if not all(self._is_way(connection, start, way, rows) for start, way in ways.items()):
             self.forget(ways)
-            raise Outdated
+            raise Outdated(held | rows.keys())
         counters = {id: self._counter(connection, row, levels[id]) for id, row in rows.items()}
         return Charged({start: [counters[id] for id, _ in way.counters()] for start, way in ways.items()})
 
@@ -323,6 +339,10 @@ class Counters:
 
         values: dict[Any, Any] = {c[column]: c[column] + by_id(column) for column in columns}
         return self._database.by_key(sa.update(self._table).where(c.id.in_(ids)).values(values), self._table)
+
+
+def out_of_order() -> Conflict:
+    return Conflict("limits or projects have changed since the transaction began; start it anew")
 
 
 def is_limited(maximum: int, minimum: int) -> bool:

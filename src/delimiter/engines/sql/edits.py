@@ -27,15 +27,12 @@ from delimiter.edits import (
     Undefine,
 )
 from delimiter.engines.sql.counters import Counters
-from delimiter.engines.sql.databases import Database
-from delimiter.engines.sql.definitions import Definitions
+from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.limits import Limits
 from delimiter.engines.sql.locking import CounterLocks
 from delimiter.engines.sql.moving import Moving
-from delimiter.engines.sql.projects import Projects
 from delimiter.engines.sql.promises import Promises
 from delimiter.engines.sql.readings import Readings
-from delimiter.engines.sql.schema import Tables
 from delimiter.errors import UnknownResource
 from delimiter.model import Overage, Scope
 from delimiter.refusals import edited_since
@@ -50,10 +47,7 @@ class Edits:
 
     def __init__(
         self,
-        tables: Tables,
-        database: Database,
-        definitions: Definitions,
-        projects: Projects,
+        ground: Ground,
         counters: Counters,
         locks: CounterLocks,
         limits: Limits,
@@ -61,8 +55,9 @@ class Edits:
         promises: Promises,
         readings: Readings,
     ) -> None:
-        self._definitions = definitions
-        self._projects = projects
+        tables, database = ground.tables, ground.database
+        self._definitions = ground.definitions
+        self._projects = ground.projects
         self._counters = counters
         self._locks = locks
         self._limits = limits
@@ -220,10 +215,25 @@ class Edits:
         """
         self._projects.hold(connection)
         parent: str | None = None
+        places: list[tuple[str, str | None]] = []
         for name in (*reversed(adoption.ancestors), adoption.project):
             if self._is_newer(connection, "ancestors", name, adoption.as_of):
-                self._put(connection, name, parent)
+                known = self._projects.find(connection, name)
+                if known is None or known.parent != parent:
+                    places.append((name, parent))
             parent = name
+        if len(places) > 1:
+            self._lock_around(connection, {name for place in places for name in place if name is not None})
+        for name, above in places:
+            self._put(connection, name, above)
+
+    def _lock_around(self, connection: sa.Connection, names: set[str]) -> None:
+        """The counters of all that moves, and of all that it leaves or comes to, before the first move."""
+        above = self._projects.above(connection, names)
+        below = (project for name in names for project in self._projects.below(connection, name))
+        around = names.union(below, *above.values())
+        ids = [definition.id for definition in self._definitions.all(connection)]
+        self._locks.of_scopes(connection, ids, [Scope("project", name) for name in around])
 
     def _put(self, connection: sa.Connection, name: str, parent: str | None) -> None:
         if parent is not None and self._projects.find(connection, parent) is None:

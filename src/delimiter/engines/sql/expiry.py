@@ -15,10 +15,8 @@ from delimiter.engines.ledger import Ledger
 from delimiter.engines.records import Entry
 from delimiter.engines.sql.claims import Claims
 from delimiter.engines.sql.counters import Counters, Outdated
-from delimiter.engines.sql.databases import Clock, Database
-from delimiter.engines.sql.definitions import Definitions
-from delimiter.engines.sql.projects import Projects, within
-from delimiter.engines.sql.schema import Tables
+from delimiter.engines.sql.ground import Ground
+from delimiter.engines.sql.projects import within
 from delimiter.engines.sql.writing import ClaimWriter
 from delimiter.errors import Conflict
 from delimiter.model import Scope, Violation
@@ -40,20 +38,11 @@ class RunOut(Exception):
 class Expiry:
     """Finds and sweeps what ran out on one store."""
 
-    def __init__(
-        self,
-        tables: Tables,
-        database: Database,
-        clock: Clock,
-        definitions: Definitions,
-        projects: Projects,
-        claims: Claims,
-        writer: ClaimWriter,
-        counters: Counters,
-    ) -> None:
-        self._database = database
-        self._definitions = definitions
-        self._projects = projects
+    def __init__(self, ground: Ground, claims: Claims, writer: ClaimWriter, counters: Counters) -> None:
+        tables, database, clock = ground.tables, ground.database, ground.clock
+        self._database = ground.database
+        self._definitions = ground.definitions
+        self._projects = ground.projects
         self._claims = claims
         self._writer = writer
         self._counters = counters

@@ -13,12 +13,10 @@ import sqlalchemy as sa
 
 from delimiter.edits import Keep, LimitChange
 from delimiter.engines.sql.bounds import Bounds
-from delimiter.engines.sql.databases import Database
-from delimiter.engines.sql.definitions import Definition, Definitions, resource_of
-from delimiter.engines.sql.events import EventLog
+from delimiter.engines.sql.definitions import Definition, resource_of
+from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.locking import CounterLocks
 from delimiter.engines.sql.readings import Readings
-from delimiter.engines.sql.schema import Tables
 from delimiter.engines.sql.sums import Sums
 from delimiter.errors import Conflict
 from delimiter.model import OwnLimit, Resource, Scope, ScopeKind
@@ -31,24 +29,17 @@ class Limits:
     """Writes definitions and limits of one store."""
 
     def __init__(
-        self,
-        tables: Tables,
-        database: Database,
-        definitions: Definitions,
-        locks: CounterLocks,
-        sums: Sums,
-        bounds: Bounds,
-        readings: Readings,
-        events: EventLog,
+        self, ground: Ground, locks: CounterLocks, sums: Sums, bounds: Bounds, readings: Readings
     ) -> None:
-        self._tables = tables
-        self._database = database
-        self._definitions = definitions
+        tables, database = ground.tables, ground.database
+        self._tables = ground.tables
+        self._database = ground.database
+        self._definitions = ground.definitions
         self._locks = locks
         self._sums = sums
         self._bounds = bounds
         self._readings = readings
-        self._events = events
+        self._events = ground.events
         r = tables.resources.c
         self._by_name = sa.select(tables.resources).where(r.name == sa.bindparam("name"))
         self._insert = database.insert_ignoring(tables.resources)

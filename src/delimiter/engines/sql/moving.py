@@ -15,14 +15,12 @@ import sqlalchemy as sa
 
 from delimiter.engines.ledger import over_limit
 from delimiter.engines.sql.counters import Counters, is_limited
-from delimiter.engines.sql.databases import Clock, Database
-from delimiter.engines.sql.definitions import Definition, Definitions
-from delimiter.engines.sql.events import EventLog, Standing
+from delimiter.engines.sql.definitions import Definition
+from delimiter.engines.sql.events import Standing
 from delimiter.engines.sql.expiry import Expiry, RunOut
+from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.limits import Limits
 from delimiter.engines.sql.locking import CounterLocks
-from delimiter.engines.sql.projects import Projects
-from delimiter.engines.sql.schema import Tables
 from delimiter.errors import OverLimit
 from delimiter.model import Scope, Violation
 from delimiter.refusals import has_children, has_claims, placed_elsewhere, unknown_project, would_circle
@@ -37,26 +35,17 @@ class Moving:
     """Adds, moves and removes the projects of one store."""
 
     def __init__(
-        self,
-        tables: Tables,
-        database: Database,
-        clock: Clock,
-        definitions: Definitions,
-        projects: Projects,
-        counters: Counters,
-        locks: CounterLocks,
-        limits: Limits,
-        expiry: Expiry,
-        events: EventLog,
+        self, ground: Ground, counters: Counters, locks: CounterLocks, limits: Limits, expiry: Expiry
     ) -> None:
-        self._tables = tables
-        self._definitions = definitions
-        self._projects = projects
+        tables, database, clock = ground.tables, ground.database, ground.clock
+        self._tables = ground.tables
+        self._definitions = ground.definitions
+        self._projects = ground.projects
         self._counters = counters
         self._locks = locks
         self._limits = limits
         self._expiry = expiry
-        self._events = events
+        self._events = ground.events
         c, k = tables.claims.c, tables.counters.c
         self._held = (
             sa.select(c.id, (c.expires_at <= clock.now()).label("ran_out"))
@@ -154,8 +143,7 @@ class Moving:
             load[row.resource_id][1] += row.reserved - row.reserved_below
         present = {(row.resource_id, row.scope): row for row in rows}
         new = self._bounds_to_come(connection, definitions, load, entering, present)
-        if not admitted:
-            self._refuse(connection, id, definitions, load, entering, present, new)
+        self._refuse(connection, id, definitions, load, entering, present, new, admitted=admitted)
         changes = [
             (row, sign)
             for names, sign in ((leaving, -1), (entering, +1))
@@ -208,7 +196,10 @@ class Moving:
         entering: Sequence[str],
         present: Mapping[tuple[int, str], Any],
         new: Mapping[tuple[int, str], tuple[int, int]],
+        *,
+        admitted: bool,
     ) -> None:
+        """Where there is no room; what is ``admitted`` is only not put over quota by reservations that ran out."""
         violations: list[Violation] = []
         for resource_id in sorted(load, key=lambda key: definitions[key].resource.name):
             amount, resource = load[resource_id][0], definitions[resource_id].resource.name
@@ -229,7 +220,8 @@ class Moving:
         keys = self._expiry.in_the_way(connection, [*violations, *arriving.values()], joined=False)
         if keys:
             raise RunOut(keys)
-        raise OverLimit(violations)
+        if not admitted:
+            raise OverLimit(violations)
 
     def _write(
         self,

@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from delimiter.engines.sql.chunking import chunks
 from delimiter.engines.sql.databases import Database
 from delimiter.engines.sql.schema import Tables
-from delimiter.model import Project
+from delimiter.model import Project, in_order
 
-__all__ = ["Projects", "in_order", "within"]
+__all__ = ["Projects", "within"]
 
 
 class Projects:
@@ -142,20 +142,6 @@ class Projects:
         ]
         for part in chunks(rows):
             connection.execute(sa.insert(self._ancestors), list(part))
-
-
-def in_order(projects: Iterable[Project]) -> list[Project]:
-    """Parents before their children, siblings by name; each child right below its parent."""
-    children: dict[str | None, list[Project]] = defaultdict(list)
-    for project in projects:
-        children[project.parent].append(project)
-    ordered: list[Project] = []
-    waiting = sorted(children[None], reverse=True)
-    while waiting:
-        project = waiting.pop()
-        ordered.append(project)
-        waiting.extend(sorted(children[project.id], reverse=True))
-    return ordered
 
 
 def within(

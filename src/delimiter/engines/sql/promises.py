@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from delimiter.engines.sql.counters import Counters
-from delimiter.engines.sql.definitions import Definition, Definitions
-from delimiter.engines.sql.projects import Projects
+from delimiter.engines.sql.definitions import Definition
+from delimiter.engines.sql.ground import Ground
 from delimiter.model import UNLIMITED, Scope
 from delimiter.refusals import overbooked
 
@@ -19,9 +19,9 @@ __all__ = ["Promises"]
 class Promises:
     """Adds up what the limits of children promise, on one store."""
 
-    def __init__(self, definitions: Definitions, projects: Projects, counters: Counters) -> None:
-        self._definitions = definitions
-        self._projects = projects
+    def __init__(self, ground: Ground, counters: Counters) -> None:
+        self._definitions = ground.definitions
+        self._projects = ground.projects
         self._counters = counters
 
     def refuse(self, connection: sa.Connection, names: Iterable[str] | None = None) -> None:

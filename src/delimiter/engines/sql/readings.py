@@ -15,11 +15,9 @@ from delimiter.engine import ClaimQuery
 from delimiter.engines.ledger import over_limit
 from delimiter.engines.sql.claims import Claims
 from delimiter.engines.sql.counters import has_limit
-from delimiter.engines.sql.databases import Clock
-from delimiter.engines.sql.definitions import Definitions
 from delimiter.engines.sql.events import Standing
-from delimiter.engines.sql.projects import Projects, within
-from delimiter.engines.sql.schema import Tables
+from delimiter.engines.sql.ground import Ground
+from delimiter.engines.sql.projects import within
 from delimiter.engines.sql.sums import halves, whole
 from delimiter.model import UNLIMITED, Claim, Decision, Level, Scope, ScopeKind, Usage, Violation
 from delimiter.refusals import unknown_claim, unknown_resource
@@ -35,12 +33,11 @@ _KINDS: Final = ("total", "project", "user")
 class Readings:
     """Reads one store."""
 
-    def __init__(
-        self, tables: Tables, clock: Clock, definitions: Definitions, projects: Projects, claims: Claims
-    ) -> None:
-        self._tables = tables
-        self._projects = projects
-        self._definitions = definitions
+    def __init__(self, ground: Ground, claims: Claims) -> None:
+        clock = ground.clock
+        self._tables = ground.tables
+        self._projects = ground.projects
+        self._definitions = ground.definitions
         self._claims = claims
         self._now = clock.now
         self._statement = lru_cache(maxsize=64)(self._build)

@@ -195,7 +195,7 @@ class Tables:
         return self._table(
             "events",
             sa.Column("id", _KEY, primary_key=True, autoincrement=True),
-            # Given when the event is first read, in the order of commits: the ids are given in the order of inserts.
+            # Given when the event is first read, and so after its commit; the ids are given at the inserts.
             sa.Column("seq", sa.BigInteger(), nullable=True),
             sa.Column("kind", exact(20), nullable=False),
             sa.Column("resource", exact(255), nullable=False),

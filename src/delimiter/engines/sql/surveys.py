@@ -8,12 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from delimiter.engines.records import instant
-from delimiter.engines.sql.databases import Clock
-from delimiter.engines.sql.definitions import Definitions
-from delimiter.engines.sql.projects import in_order, within
-from delimiter.engines.sql.schema import Tables
+from delimiter.engines.sql.ground import Ground
+from delimiter.engines.sql.projects import within
 from delimiter.engines.sql.sums import halves, whole
-from delimiter.model import Consumer, Project, ProjectUsage, Running, Scope, Usage
+from delimiter.model import Consumer, Project, ProjectUsage, Running, Scope, Usage, in_order
 
 __all__ = ["Surveys"]
 
@@ -21,9 +19,10 @@ __all__ = ["Surveys"]
 class Surveys:
     """Looks over one store."""
 
-    def __init__(self, tables: Tables, clock: Clock, definitions: Definitions) -> None:
-        self._tables = tables
-        self._definitions = definitions
+    def __init__(self, ground: Ground) -> None:
+        tables, clock = ground.tables, ground.clock
+        self._tables = ground.tables
+        self._definitions = ground.definitions
         self._now = clock.now
         c, a = tables.claims.c, tables.allocations.c
         self._claimed = tables.claims.join(tables.allocations, a.claim == c.id)

@@ -9,15 +9,13 @@ import sqlalchemy as sa
 
 from delimiter.engines.sql.bounds import Bounds
 from delimiter.engines.sql.counters import Counters, is_limited
-from delimiter.engines.sql.databases import Clock, Database
-from delimiter.engines.sql.definitions import Definitions
-from delimiter.engines.sql.events import EventLog, Standing
+from delimiter.engines.sql.events import Standing
+from delimiter.engines.sql.expiry import Expiry, RunOut
+from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.locking import CounterLocks
-from delimiter.engines.sql.projects import Projects
-from delimiter.engines.sql.schema import Tables
 from delimiter.engines.sql.sums import Sums, whole
 from delimiter.engines.sql.writing import ClaimWriter
-from delimiter.model import Drift, Scope, ScopeKind
+from delimiter.model import Drift, Scope, ScopeKind, Violation
 
 __all__ = ["Upkeep"]
 
@@ -27,26 +25,24 @@ class Upkeep:
 
     def __init__(
         self,
-        tables: Tables,
-        database: Database,
-        clock: Clock,
-        definitions: Definitions,
-        projects: Projects,
+        ground: Ground,
         writer: ClaimWriter,
         counters: Counters,
         locks: CounterLocks,
         sums: Sums,
         bounds: Bounds,
-        events: EventLog,
+        expiry: Expiry,
     ) -> None:
-        self._definitions = definitions
-        self._projects = projects
+        tables, database, clock = ground.tables, ground.database, ground.clock
+        self._definitions = ground.definitions
+        self._projects = ground.projects
         self._writer = writer
         self._counters = counters
         self._locks = locks
         self._sums = sums
         self._bounds = bounds
-        self._events = events
+        self._expiry = expiry
+        self._events = ground.events
         c, below = tables.claims.c, tables.claims.alias()
         old = (
             sa.select(c.id)
@@ -145,10 +141,14 @@ class Upkeep:
         actual = _Held(own[0] + below[0], own[1] + below[1], *below)
         drifts = _drifts(resource, scope, _recorded(row), actual, repaired=True)
         if drifts:
+            before, after = Standing(row.maximum, row.used), Standing(row.maximum, actual.used)
+            if after.over and not before.over:  # not because of reservations that ran out
+                violation = Violation(resource, str(scope), row.maximum, actual.used, 0, 0)
+                if keys := self._expiry.in_the_way(connection, [violation], joined=False):
+                    raise RunOut(keys)
             new = {f"new_{column}": value for column, value in actual._asdict().items()}
             connection.execute(self._put_right, {"key": row.id, **new})
-            standings = (Standing(row.maximum, row.used), Standing(row.maximum, actual.used))
-            self._events.crossed(connection, [(resource, scope, *standings)])
+            self._events.crossed(connection, [(resource, scope, before, after)])
         return drifts
 
     def _make_again(self, connection: sa.Connection, resource: str, scope: Scope) -> None:

@@ -19,6 +19,7 @@ from delimiter.engines.sql.definitions import Definitions
 from delimiter.engines.sql.edits import Edits
 from delimiter.engines.sql.events import EventLog
 from delimiter.engines.sql.expiry import Expiry, RunOut
+from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.limits import Limits
 from delimiter.engines.sql.locking import CounterLocks
 from delimiter.engines.sql.moving import Moving
@@ -57,69 +58,22 @@ class Wired(Engine):
             engine, owned=owned, on_loop=self.asynchronous, no_op=no_op, timeout=options.timeout
         )
         self._definitions = Definitions(tables, database)
-        self._claims = Claims(tables, database, self._clock, self._definitions)
-        writer = ClaimWriter(tables, database, self._clock, self._definitions)
         self._projects = Projects(tables, database)
         self._events = EventLog(tables, database, self._clock)
-        self._counters = Counters(tables, database, self._definitions, self._projects, self._events)
-        self._sums = Sums(tables)
-        locks = CounterLocks(tables, database)
-        self._expiry = Expiry(
-            tables,
-            database,
-            self._clock,
-            self._definitions,
-            self._projects,
-            self._claims,
-            writer,
-            self._counters,
-        )
-        self._changes = Changes(self._claims, writer, self._counters, self._expiry)
-        self._readings = Readings(tables, self._clock, self._definitions, self._projects, self._claims)
-        self._surveys = Surveys(tables, self._clock, self._definitions)
-        bounds = Bounds(
-            tables, database, self._projects, locks, self._sums, self._counters, self._expiry, self._events
-        )
-        self._limits = Limits(
-            tables, database, self._definitions, locks, self._sums, bounds, self._readings, self._events
-        )
-        moving = Moving(
-            tables,
-            database,
-            self._clock,
-            self._definitions,
-            self._projects,
-            self._counters,
-            locks,
-            self._limits,
-            self._expiry,
-            self._events,
-        )
-        self._edits = Edits(
-            tables,
-            database,
-            self._definitions,
-            self._projects,
-            self._counters,
-            locks,
-            self._limits,
-            moving,
-            Promises(self._definitions, self._projects, self._counters),
-            self._readings,
-        )
-        self._upkeep = Upkeep(
-            tables,
-            database,
-            self._clock,
-            self._definitions,
-            self._projects,
-            writer,
-            self._counters,
-            locks,
-            self._sums,
-            bounds,
-            self._events,
-        )
+        ground = Ground(tables, database, self._clock, self._definitions, self._projects, self._events)
+        self._claims = Claims(ground)
+        writer = ClaimWriter(ground)
+        counters, locks, sums = Counters(ground), CounterLocks(tables, database), Sums(tables)
+        self._expiry = Expiry(ground, self._claims, writer, counters)
+        self._changes = Changes(self._claims, writer, counters, self._expiry)
+        self._readings = Readings(ground, self._claims)
+        self._surveys = Surveys(ground)
+        bounds = Bounds(ground, locks, sums, counters, self._expiry)
+        self._limits = Limits(ground, locks, sums, bounds, self._readings)
+        moving = Moving(ground, counters, locks, self._limits, self._expiry)
+        promises = Promises(ground, counters)
+        self._edits = Edits(ground, counters, locks, self._limits, moving, promises, self._readings)
+        self._upkeep = Upkeep(ground, writer, counters, locks, sums, bounds, self._expiry)
         self._ready = not options.create
         self._making = threading.Lock()
 

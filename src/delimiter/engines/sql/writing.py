@@ -12,9 +12,7 @@ import sqlalchemy as sa
 from delimiter.changes import NewClaim
 from delimiter.engines.records import Entry
 from delimiter.engines.sql.chunking import chunks
-from delimiter.engines.sql.databases import Clock, Database
-from delimiter.engines.sql.definitions import Definitions
-from delimiter.engines.sql.schema import Tables
+from delimiter.engines.sql.ground import Ground
 
 __all__ = ["ClaimWriter"]
 
@@ -25,9 +23,10 @@ _AMOUNTS: Final = 100
 class ClaimWriter:
     """Writes the claims of one store. Statements are built once; calls only bind values."""
 
-    def __init__(self, tables: Tables, database: Database, clock: Clock, definitions: Definitions) -> None:
+    def __init__(self, ground: Ground) -> None:
+        tables, database, clock = ground.tables, ground.database, ground.clock
         self._allocations = tables.allocations
-        self._definitions = definitions
+        self._definitions = ground.definitions
         c, a, by_key = tables.claims.c, tables.allocations.c, database.by_key
         keys = c.id.in_(sa.bindparam("keys", expanding=True))
         self._insert = (
