@@ -143,6 +143,7 @@ class Delimiter:
     claims = _iterated(_Delimiter.claims)
     expire_reservations = _awaited(_Delimiter.expire_reservations)
     prune = _awaited(_Delimiter.prune)
+    prune_events = _awaited(_Delimiter.prune_events)
     reconcile = _iterated(_Delimiter.reconcile)
 
     async def subscribe(

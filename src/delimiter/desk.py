@@ -97,6 +97,21 @@ class Desk:
         age = validation.microseconds(older_than, "older_than", zero=True)
         return self._until_none(lambda: self._engine.prune(older_than=age, size=_BATCH))
 
+    def prune_events(self, *, older_than: float | timedelta) -> int:
+        """Forget events that happened longer ago than this (seconds or ``timedelta``); how many were forgotten.
+
+        The numbers go on. A follower that is further behind does not see them any more, so keep them for longer than
+        any follower may be away. Raises ``InvalidRequest``.
+
+        >>> quota = Delimiter("memory://")
+        >>> quota.define_resource("storage.gb")
+        >>> overages = quota.update_limits("storage.gb", project="acme", max=5)
+        >>> quota.prune_events(older_than=timedelta(days=90)), quota.prune_events(older_than=0)
+        (0, 1)
+        """
+        age = validation.microseconds(older_than, "older_than", zero=True)
+        return self._until_none(lambda: self._engine.prune_events(older_than=age, size=_BATCH))
+
     def reconcile(self, *, repair: bool = False) -> Iterator[Drift]:
         """Compare every counter with the claims charged to it; yield what disagrees.
 

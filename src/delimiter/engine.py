@@ -235,6 +235,13 @@ class Engine(ABC):
         """
 
     @abstractmethod
+    def prune_events(self, *, older_than: int, size: int) -> int:
+        """Forget up to ``size`` numbered events that are at least this many microseconds old, the oldest first.
+
+        Numbers go on as if they were there.
+        """
+
+    @abstractmethod
     def last_event(self) -> int:
         """The number of the newest event; 0: there was none."""
 

@@ -265,6 +265,7 @@ def test_release_says_what_it_did(quota):
         (("release", "held"), "held is released"),
         (("expire",), "0 reservations swept"),
         (("prune", "--older-than", "30d"), "0 ended claims forgotten"),
+        (("prune", "--older-than", "30d", "--events"), "0 events forgotten"),
         (("reconcile",), "every counter agrees"),
         (("claims",), "held"),
         (("resource", "list"), "Volumes"),

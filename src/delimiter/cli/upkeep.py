@@ -93,27 +93,31 @@ def expire(session: Session) -> None:
     session.out.print(show.done(session.out, f"{show.counted(count, 'reservation')} swept"))
 
 
-@click.command(epilog=options.examples("delimiter prune --older-than 30d"))
+@click.command(
+    epilog=options.examples("delimiter prune --older-than 30d", "delimiter prune --older-than 90d --events")
+)
 @click.option(
     "--older-than",
     metavar="TIME",
     required=True,
     type=options.DURATION,
-    help="Ended longer ago than this: 12h, 30d.",
+    help="Ended, or happened, longer ago than this: 12h, 30d.",
 )
+@click.option("--events", is_flag=True, help="Forget events instead of claims.")
 @options.of_store
 @click.pass_obj
-def prune(session: Session, /, *, older_than: timedelta) -> None:
-    """Forget claims that ended long ago.
+def prune(session: Session, /, *, older_than: timedelta, events: bool) -> None:
+    """Forget claims that ended long ago, or events.
 
-    Until then a repeated command with the same id is recognised.
+    Until then a repeated command with the same id is recognised, and a follower that was away finds the events.
     """
     with session.opened() as quota, session.busy("Pruning …"):
-        count = quota.prune(older_than=older_than)
+        count = (quota.prune_events if events else quota.prune)(older_than=older_than)
     if session.as_json:
         session.answer({"pruned": count})
         return
-    session.out.print(show.done(session.out, f"{show.counted(count, 'ended claim')} forgotten"))
+    what = show.counted(count, "event" if events else "ended claim")
+    session.out.print(show.done(session.out, f"{what} forgotten"))
 
 
 @click.command(epilog=options.examples("delimiter reconcile", "delimiter reconcile --repair"))

@@ -26,6 +26,7 @@ from delimiter.conformance.changes import ChangeContract  # noqa: E402
 from delimiter.conformance.claiming import ClaimingContract  # noqa: E402
 from delimiter.conformance.editing import EditContract  # noqa: E402
 from delimiter.conformance.explaining import ExplanationContract  # noqa: E402
+from delimiter.conformance.following import FollowerContract  # noqa: E402
 from delimiter.conformance.identity import IdentityContract  # noqa: E402
 from delimiter.conformance.input import InputContract  # noqa: E402
 from delimiter.conformance.limits import LimitContract  # noqa: E402
@@ -60,6 +61,7 @@ class EngineConformance(
     EditContract,
     AdoptionContract,
     EventContract,
+    FollowerContract,
     ExplanationContract,
     InputContract,
     BatchContract,

@@ -138,6 +138,8 @@ class SideBySide(RuleBasedStateMachine):
         )
 
     def adopt(self, adoption: Adoption) -> None:
+        # It may overbook. Which edits that would be in the way of, where it is forbidden, has a test of its own.
+        self.both(lambda q: q.set_overbooking("allowed"))
         for engine in (self.engine, self.model):
             assert engine.adopt(adoption)
         self.look_at_the_tree()

@@ -263,12 +263,12 @@ class MemoryEngine(Engine):
     def events(self, *, after: int, size: int) -> list[Event]:
         with self._lock:
             self._notice()
-            return self._journal.events[after : after + size]
+            return [event for event in self._journal.events if event.seq > after][:size]
 
     def last_event(self) -> int:
         with self._lock:
             self._notice()
-            return len(self._journal.events)
+            return self._journal.last
 
     def _notice(self) -> None:
         """Time alone brings a scope back within its quota, when reservations run out."""
@@ -299,6 +299,14 @@ class MemoryEngine(Engine):
             ][:size]
             for gone in due:
                 del self._claims[gone]
+        return len(due)
+
+    def prune_events(self, *, older_than: int, size: int) -> int:
+        with self._lock:
+            self._notice()
+            oldest = instant(self.now() - older_than)
+            due = [event for event in self._journal.events if event.at <= oldest][:size]
+            self._journal.events = [event for event in self._journal.events if event not in due]
         return len(due)
 
     def drifts(self, *, repair: bool) -> Iterator[Drift]:

@@ -16,6 +16,7 @@ class Journal:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.last = 0
         self._over: set[Key] = set()
 
     def look(self, before: Rules, after: Rules, sums: Sums, now: int) -> None:
@@ -39,8 +40,8 @@ class Journal:
         used: int | None,
         now: int,
     ) -> None:
-        seq = len(self.events) + 1
-        self.events.append(Event(seq, kind, resource, scope, limit, previous, used, instant(now)))
+        self.last += 1
+        self.events.append(Event(self.last, kind, resource, scope, limit, previous, used, instant(now)))
 
 
 def _changed(before: Rules, after: Rules, sums: Sums) -> Iterator[tuple[str, str, int, int, int | None]]:

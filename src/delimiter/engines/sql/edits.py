@@ -90,32 +90,35 @@ class Edits:
                 raise edited_since(if_version, version)
         if len(edits) > 1:
             self._lock_what_they_touch(connection, edits, everything=of_the_tree)
-        touched = {pair for edit in edits for pair in self._make(connection, edit)}
+        touched: set[tuple[str, Scope]] = set()
+        changed = [edit for edit in edits if self._make(connection, edit, touched)]
         # Looked at once, after all of them: a list may pass through what its end does not have.
-        self._refuse_overbooking(connection, edits)
+        self._refuse_overbooking(connection, changed)
         return self._over_quota(connection, touched)
 
-    def _make(self, connection: sa.Connection, edit: Edit) -> list[tuple[str, Scope]]:
-        """Make one; whose limits it has set, as far as they may use more."""
+    def _make(self, connection: sa.Connection, edit: Edit, touched: set[tuple[str, Scope]]) -> bool:
+        """Make one, and note whose limits it has set, as far as they may use more; whether it changed anything."""
         match edit:
             case Define():
-                name = edit.resource.name
-                return [(name, scope) for scope in self._limits.define(connection, edit.resource)]
+                scopes = self._limits.define(connection, edit.resource)
+                touched.update((edit.resource.name, scope) for scope in scopes or ())
+                return scopes is not None
             case Undefine():
                 self._limits.undefine(connection, edit.name)
             case SetLimit():
-                self._limits.set(connection, edit.resource, edit.scope, edit.change)
-                return [(edit.resource, edit.scope)]
+                touched.add((edit.resource, edit.scope))
+                return self._limits.set(connection, edit.resource, edit.scope, edit.change)
             case AddProject():
-                self._moving.add(connection, edit.id, edit.parent)
+                return self._moving.add(connection, edit.id, edit.parent)
             case MoveProject():
-                self._moving.move(connection, edit.id, edit.parent)
+                return self._moving.move(connection, edit.id, edit.parent)
             case RemoveProject():
                 self._moving.remove(connection, edit.id)
             case SetOverbooking():
-                if self._projects.overbooking(connection) != edit.allowed:
-                    self._projects.set_overbooking(connection, allowed=edit.allowed)
-        return []
+                if self._projects.overbooking(connection) == edit.allowed:
+                    return False
+                self._projects.set_overbooking(connection, allowed=edit.allowed)
+        return True
 
     def _over_quota(self, connection: sa.Connection, touched: set[tuple[str, Scope]]) -> list[Overage]:
         """By resource, then the total, projects, users."""
@@ -206,7 +209,7 @@ class Edits:
         if len(edits) > 1:
             self._lock_what_they_touch(connection, edits, everything=False)
         for edit in edits:
-            self._make(connection, edit)
+            self._make(connection, edit, set())
 
     def _adopt_ancestors(self, connection: sa.Connection, adoption: AdoptAncestors) -> None:
         """From the root down, so that each finds its parent in its place.

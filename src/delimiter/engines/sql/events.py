@@ -58,6 +58,10 @@ class EventLog:
             .order_by(e.seq)
             .limit(sa.bindparam("size"))
         )
+        due = e.at <= clock.now() - sa.bindparam("age", type_=sa.BigInteger)
+        old = sa.select(e.id).where(e.seq.is_not(None), due).order_by(e.seq).limit(sa.bindparam("size"))
+        self._old = database.locked(old, skip_locked=True)
+        self._forget = sa.delete(tables.events).where(e.id == sa.bindparam("key"))
         self._last = sa.select(n.last_seq).where(n.id == 1)
 
     # -- writing ------------------------------------------------------------------------------------------------
@@ -118,6 +122,13 @@ class EventLog:
             )
             for row in rows
         ]
+
+    def prune(self, connection: sa.Connection, *, older_than: int, size: int) -> int:
+        """Forget some that were read long ago, the oldest first; how many."""
+        keys = list(connection.scalars(self._old, {"age": older_than, "size": size}))
+        if keys:
+            connection.execute(self._forget, [{"key": key} for key in sorted(keys)])
+        return len(keys)
 
     def last(self, connection: sa.Connection) -> int:
         return int(connection.execute(self._last).scalar_one())

@@ -52,8 +52,8 @@ class Limits:
         row = connection.execute(self._by_name, {"name": resource.name}).first()
         return row is not None and bool(row.defined) and resource_of(row) == resource
 
-    def define(self, connection: sa.Connection, resource: Resource) -> list[Scope]:
-        """Make or change a definition; who may hold more than a limit that changed."""
+    def define(self, connection: sa.Connection, resource: Resource) -> list[Scope] | None:
+        """Make or change a definition; who may hold more than a limit that changed. ``None``: it stands so already."""
         values = _columns(resource)
         row = connection.execute(self._database.locked(self._by_name), {"name": resource.name}).first()
         if row is None:
@@ -64,7 +64,7 @@ class Limits:
                 raise Conflict("the definition was made and withdrawn meanwhile")
         before = resource_of(row)
         if row.defined and before == resource:
-            return []
+            return None
         self._write(connection, row.id, {**values, "defined": 1})
         definition = Definition(row.id, resource, defined=True, version=row.version)
         if not row.defined:
@@ -110,8 +110,8 @@ class Limits:
 
     # -- limits -------------------------------------------------------------------------------------------------
 
-    def set(self, connection: sa.Connection, name: str, scope: Scope, change: LimitChange) -> None:
-        """Change one scope's own limit."""
+    def set(self, connection: sa.Connection, name: str, scope: Scope, change: LimitChange) -> bool:
+        """Change one scope's own limit; whether it was another."""
         definition = self._definitions.locked(connection, [name], exclusive=True)[name]
         default = definition.resource.default(scope.kind)[0]
         row = self._row(connection, definition.id, scope)
@@ -121,7 +121,7 @@ class Limits:
             before[1] if change.min is Keep.KEEP else change.min,
         )
         if after == before:
-            return
+            return False
         self._put(connection, definition.id, scope, row, after)
         self._write(connection, definition.id, {})
         previous = default if before[0] is None else before[0]
@@ -133,6 +133,7 @@ class Limits:
                 self._events.limit_changed(connection, name, str(scope), previous, maximum, used)
 
         self._bounds.of_scope(connection, definition, scope, told)
+        return True
 
     def _put(
         self,

@@ -92,13 +92,12 @@ class SqlEngine(Wired):
 
     def _without_known_definitions(self, edits: Sequence[Edit]) -> Sequence[Edit]:
         """Services define their resources at every start: what stands so already needs no lock."""
-        if not all(isinstance(edit, Define) for edit in edits):
-            return edits
+        definitions = [edit for edit in edits if isinstance(edit, Define)]
+        if len({edit.resource.name for edit in definitions}) < len(edits):
+            return edits  # there are others, or one is defined twice and only the last is to stand
         return self._reading(
             lambda reading: [
-                edit
-                for edit in edits
-                if isinstance(edit, Define) and not self._limits.is_defined_so(reading, edit.resource)
+                edit for edit in definitions if not self._limits.is_defined_so(reading, edit.resource)
             ]
         )
 
@@ -193,6 +192,10 @@ class SqlEngine(Wired):
     def last_event(self) -> int:
         self._number_events()
         return self._reading(self._events.last)
+
+    def prune_events(self, *, older_than: int, size: int) -> int:
+        self._number_events()
+        return self._in_own(lambda own: self._events.prune(own, older_than=older_than, size=size))
 
     def _number_events(self) -> None:
         if not self._reading(self._events.all_numbered):
