@@ -22,6 +22,8 @@ endif
 
 # The wheel is built anew when any of these changes (a folder's time tells of files that went).
 SOURCES := pyproject.toml uv.lock $(shell find src \( -name __pycache__ -prune \) -o \( -type f -o -type d \) -print 2>/dev/null)
+# One process for each core, up to four, each with servers of its own; what belongs together stays together.
+WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadscope
 SYNC := $(BIN)/uv sync --quiet --frozen --no-editable --all-extras --reinstall-package delimiter
 
 .PHONY: help demo test quick lint format docs bench servers clean
@@ -35,10 +37,10 @@ demo: $(VENV)/.run ## the main job on SQLite, from nothing, in a minute
 test: $(VENV)/.dev ## every test, on the built wheel, on SQLite, PostgreSQL and MariaDB (PYTEST_ARGS="-k claim")
 	@tools/install-servers || { status=$$?; if [ "$${CI:-}" = true ]; then exit $$status; fi; \
 	  echo "*** the engines without a server will be SKIPPED; the end of the run names them ***"; }
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest $(WORKERS) $(PYTEST_ARGS)
 
 quick: $(VENV)/.dev ## most of what runs on SQLite and memory, without the demo and whole processes: under two minutes
-	$(BIN)/pytest --stores=sqlite,memory -m "not slow" -k "not processes" --ignore=tests/cli/test_demo.py \
+	$(BIN)/pytest $(WORKERS) --stores=sqlite,memory -m "not slow" -k "not processes" --ignore=tests/cli/test_demo.py \
 	  --ignore=docs/command-line.md $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy (strict) and the house's arrows

@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, NullPool, create_engine
 
+from delimiter import Delimiter
+from delimiter.engines.sql.schema import Tables
 from server_process import ServerNotAvailable
 from servers import Server, Servers
 
@@ -57,6 +60,19 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     source = session.config.rootpath / "src"
     if Path(delimiter.__file__).resolve().is_relative_to(source):
         raise pytest.UsageError(f"the tests would import {source}, not the built wheel: use `make test`")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """What a worker could not test is told by the process that has started it."""
+    missing = getattr(node, "workeroutput", {}).get("missing_engines", {})
+    node.config.stash[_SERVERS].missing.update(missing)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["missing_engines"] = dict(session.config.stash[_SERVERS].missing)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -166,6 +182,64 @@ def database_url(
         owner.drop_database(url)
     if left_open and request.node.get_closest_marker("leaves_connections") is None:
         pytest.fail("connections left open to " + "\n".join(left_open), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def _kept_databases(
+    server: Callable[[str], Server], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], tuple[Server | None, URL]]]:
+    """One database of each kind, with the tables in it."""
+    kept: dict[str, tuple[Server | None, URL]] = {}
+
+    def get(name: str) -> tuple[Server | None, URL]:
+        if name not in kept:
+            owner = None if name == "sqlite" else server(name)
+            file = tmp_path_factory.mktemp("kept") / "quota.db"
+            url = URL.create("sqlite", database=str(file)) if owner is None else owner.create_database()
+            with Delimiter(url.render_as_string(hide_password=False)) as quota:
+                quota.prepare()
+            kept[name] = owner, url
+        return kept[name]
+
+    yield get
+    for owner, url in kept.values():
+        if owner is not None:
+            owner.ensure_running()
+            owner.drop_database(url)
+
+
+@pytest.fixture
+def emptied_url(
+    _kept_databases: Callable[[str], tuple[Server | None, URL]],
+) -> Iterator[Callable[[str], str]]:
+    """`emptied_url("mariadb")`: the URL of a store that is kept from test to test, and empty at each.
+
+    To make and drop a database with its tables takes longer than most tests. One that left a connection open fails.
+    """
+    used: list[tuple[Server, URL]] = []
+
+    def emptied(name: str) -> str:
+        owner, url = _kept_databases(name)
+        if owner is not None:
+            owner.ensure_running()
+            used.append((owner, url))
+        _empty(url)
+        return url.render_as_string(hide_password=False)
+
+    yield emptied
+    if left_open := [line for owner, url in used for line in _left_open(owner, url)]:
+        pytest.fail("connections left open to " + "\n".join(left_open), pytrace=False)
+
+
+def _empty(url: URL) -> None:
+    """As the migrations leave it."""
+    tables = Tables()
+    of_one_row = {tables.tree: {"version": 0, "overbooking": 1}, tables.numbering: {"last_seq": 0}}
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        for table in tables.metadata.sorted_tables:
+            first = of_one_row.get(table)
+            connection.execute(table.delete() if first is None else table.update().values(first))
 
 
 def _left_open(server: Server, url: URL, within: float = 5.0) -> list[str]:

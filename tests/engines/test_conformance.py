@@ -26,8 +26,8 @@ class OnSQL(EngineConformance):
     address = ""
 
     @pytest.fixture
-    def engine(self, database_url: Callable[[str], str]) -> Iterator[Engine]:
-        self.address = database_url(self.store)
+    def engine(self, emptied_url: Callable[[str], str]) -> Iterator[Engine]:
+        self.address = emptied_url(self.store)
         engine = open_engine(self.address, OpenOptions(timeout=60))
         yield engine
         engine.close()

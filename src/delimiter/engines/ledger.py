@@ -121,6 +121,16 @@ class Ledger:
         self.add(made.values())
         return tuple((replayed.get(claim.id) or made[claim.id]).as_claim(self.now) for claim in change.claims)
 
+    def refused_replay(self, change: Change) -> DelimiterError | None:
+        """Why an id of a list is refused, whatever else the list asks for."""
+        try:
+            for claim in change.claims if isinstance(change, Admit) else ():
+                if claim.id in self.entries:
+                    self._replay(claim)
+        except DelimiterError as refusal:
+            return refusal
+        return None
+
     def _replay(self, claim: NewClaim) -> Entry:
         entry = self.entries[claim.id]
         if entry.fingerprint != claim.fingerprint:

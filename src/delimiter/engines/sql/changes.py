@@ -250,7 +250,7 @@ class _Attempt:
                 starts = set(self._starts(change))
                 ways.update(self._counters.ways(self._connection, starts, held=self._held))
             except UnknownResource as error:
-                refused[number] = error
+                refused[number] = self._ledger.refused_replay(change) or error
         if ways:
             self._charged = self._counters.lock(self._connection, ways, held=self._held)
         return refused
