@@ -75,7 +75,8 @@ class OverLimit(_Refusal):
 
     def _phrase(self, violation: Violation, *, own: bool) -> str:
         if not own:
-            return f"There is no room for {violation.requested} more {violation.resource} beside what others use."
+            more = f"{violation.requested} more {violation.resource}"
+            return f"There is no room for {more} in what is shared with others."
         return (
             f"{violation.resource} of {_spoken(violation.scope)}: {violation.requested} more requested, but only "
             f"{violation.available} available ({violation.used} of {violation.limit} used)."

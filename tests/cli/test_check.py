@@ -109,10 +109,10 @@ def test_json_is_the_decision_and_more(quota, busy):
 def test_brief_tells_nobody_elses_numbers(quota, busy):
     run = quota("check", "storage.gb=15", "--project", "db", "--brief")
     assert (run.status, run.err) == (1, "")
-    assert run.out == "✗ There is no room for 15 more storage.gb beside what others use.\n"
+    assert run.out == "✗ There is no room for 15 more storage.gb in what is shared with others.\n"
     assert quota("check", "storage.gb=15", "--project", "db", "--brief", "--json").json == {
         "allowed": False,
-        "message": "There is no room for 15 more storage.gb beside what others use.",
+        "message": "There is no room for 15 more storage.gb in what is shared with others.",
     }
     own = quota("check", "database.instances=3", "--user", "amrith", "--brief")
     assert own.out.startswith("✗ database.instances of user amrith: 3 more requested, but only 2 available")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from delimiter import errors
+from delimiter.cli.safe_text import harmless
 from delimiter.model import Violation
 
 __all__ = [
@@ -165,7 +166,7 @@ def _advice(error: Exception) -> str:
 
 
 def advice_over_limit(violations: Sequence[Violation]) -> str:
-    return f"Nothing was changed. Ask for no more than fits, {_making_room(violations[0])}"
+    return f"Nothing was changed. Ask for no more than fits, {_making_room(violations)}"
 
 
 @contextmanager
@@ -174,18 +175,26 @@ def of_place() -> Iterator[None]:
     try:
         yield
     except errors.OverLimit as error:
-        error.add_note(f"Nothing was changed. There must be room first: {_making_room(error.violations[0])}")
+        error.add_note(f"Nothing was changed. There must be room first: {_making_room(error.violations)}")
         raise
 
 
-def _making_room(violation: Violation) -> str:
+def _making_room(violations: Sequence[Violation]) -> str:
+    """For the level that is named first; the others are short too, and would refuse next."""
+    violation, *others = violations
     kind, _, name = violation.scope.partition(":")
     owner = f" --{kind} {quoted(name)}" if name else ""
     subtree = " --subtree" if kind == "project" else ""
-    return (
+    advice = (
         f"release something (`delimiter claims{owner}{subtree}`), or raise the"
         f" limit (`delimiter limit set {quoted(violation.resource)}{owner} --max N`)."
     )
+    if others:
+        named = ", ".join(
+            dict.fromkeys(f"{other.resource} of {other.scope.replace(':', ' ')}" for other in others)
+        )
+        advice += f" The same for what else is short: {harmless(named)}."
+    return advice
 
 
 def _advice_unreachable(error: errors.StoreUnavailable) -> str:

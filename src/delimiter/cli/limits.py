@@ -42,9 +42,10 @@ def limits() -> None:
 
 @limits.command(epilog=options.examples("delimiter limits export > limits.yaml"))
 @click.argument("file", required=False, default=_PIPE)
+@click.option("--force", is_flag=True, help="Write over a file that is there; its comments are lost.")
 @options.of_store
 @click.pass_obj
-def export(session: Session, /, *, file: str) -> None:
+def export(session: Session, /, *, file: str, force: bool) -> None:
     """Write what is set now as a file (YAML), to the output if no FILE is named.
 
     It names everything: applied again at once it changes nothing.
@@ -53,6 +54,8 @@ def export(session: Session, /, *, file: str) -> None:
 
     from delimiter.limits_file import render
 
+    if file != _PIPE and not force and Path(file).is_file():
+        raise click.UsageError(f"{file} is there already; --force writes over it, and its comments are lost")
     with session.opened() as quota:
         version, present = _present(quota)
     text = render(present)

@@ -57,15 +57,19 @@ def _look(store: str, timeout: float, version_table: str, schema: str | None, *,
         raise StoreUnavailable(f"the store {shown(store)} cannot be read: {_first_line(error)}") from error
 
 
+_WHICH_DRIVER: Final = (
+    "Write postgresql+psycopg://… and `pip install 'psycopg[binary]'`,"
+    " or mysql+pymysql://… and `pip install PyMySQL`"
+)
+
+
 def engine_for(store: str, *, timeout: float) -> sa.Engine:
     """Connections of our own to the database, beside the library's."""
     url = _parsed(store)
     try:
         engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=_connect_args(url, timeout))
     except ModuleNotFoundError as error:
-        raise Unsupported(
-            f"the driver is not installed ({error}); try pip install 'delimiter[postgresql,mysql]'"
-        ) from error
+        raise Unsupported(f"the driver is not installed ({error}). {_WHICH_DRIVER}") from error
     except ArgumentError as error:
         raise InvalidRequest(f"this is no store URL: {error}") from error
     if engine.dialect.is_async:

@@ -7,8 +7,10 @@ first is made.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -39,6 +41,8 @@ from delimiter.refusals import edited_since
 
 __all__ = ["Edits"]
 
+_LOG: Final = logging.getLogger(__name__)
+
 _OF_THE_TREE = (AddProject, MoveProject, RemoveProject, SetOverbooking)
 
 
@@ -64,6 +68,8 @@ class Edits:
         self._moving = moving
         self._promises = promises
         self._readings = readings
+        #: Names from outside that were told of already: each may be misspelt, or its service has not started yet.
+        self._unknown: set[str] = set()
         a = tables.adoptions
         self._adoptions = a
         key = sa.and_(a.c.kind == sa.bindparam("key_kind"), a.c.scope == sa.bindparam("key_scope"))
@@ -198,9 +204,13 @@ class Edits:
 
     def _adopt_limits(self, connection: sa.Connection, adoption: AdoptLimits) -> None:
         present = {own.resource: own.max for own in self._limits.own(connection, adoption.scope)}
+        defined = [definition.resource.name for definition in self._definitions.all(connection)]
+        for name in sorted(adoption.maxima.keys() - set(defined) - self._unknown):
+            self._unknown.add(name)
+            _LOG.warning("limits from outside name %r, which no service has defined: it limits nothing", name)
         edits: list[Edit] = [
             SetLimit(name, adoption.scope, LimitChange(max=adoption.maxima.get(name)))
-            for name in (definition.resource.name for definition in self._definitions.all(connection))
+            for name in defined
             if present.get(name) != adoption.maxima.get(name)
         ]
         if not edits:
