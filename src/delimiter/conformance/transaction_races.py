@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from delimiter.engine import Engine
+
+#: Seconds after which a caller who begins anew and anew has been locked out.
+_PATIENCE: Final = 120.0
 
 _LEVELS = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
@@ -238,7 +242,9 @@ def _until_decided(transaction: object) -> int:
     import sqlalchemy as sa
 
     assert callable(transaction)
-    for _ in range(500):
+    # By time, not by attempts: on a busy machine others need time to commit what stands in the way.
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
         try:
             return int(transaction())
         except Conflict:
