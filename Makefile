@@ -39,8 +39,8 @@ test: $(VENV)/.dev ## every test, on the built wheel, on SQLite, PostgreSQL and 
 	  echo "*** the engines without a server will be SKIPPED; the end of the run names them ***"; }
 	$(BIN)/pytest $(WORKERS) $(PYTEST_ARGS)
 
-quick: $(VENV)/.dev ## most of what runs on SQLite and memory, without the demo and whole processes: under two minutes
-	$(BIN)/pytest $(WORKERS) --stores=sqlite,memory -m "not slow" -k "not processes" --ignore=tests/cli/test_demo.py \
+quick: $(VENV)/.dev ## most of what runs on SQLite and memory, without the command line and whole processes: under two minutes
+	$(BIN)/pytest $(WORKERS) --stores=sqlite,memory -m "not slow" -k "not processes and not memory_engine_does" --ignore=tests/cli \
 	  --ignore=docs/command-line.md $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy (strict) and the house's arrows
