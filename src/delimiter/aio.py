@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, cast
 
@@ -37,7 +38,7 @@ from delimiter.watching import sequence
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from delimiter.model import Event
+    from delimiter.model import CallersConnection, Claim, Event
     from delimiter.source import LimitSource, ProjectSource
 
 __all__ = ["Delimiter"]
@@ -139,12 +140,49 @@ class Delimiter:
     resize = _awaited(_Delimiter.resize)
     transfer = _awaited(_Delimiter.transfer)
     release = _awaited(_Delimiter.release)
+    count = _awaited(_Delimiter.count)
+    missing_indexes = _awaited(_Delimiter.missing_indexes)
     get_claim = _awaited(_Delimiter.get_claim)
     claims = _iterated(_Delimiter.claims)
     expire_reservations = _awaited(_Delimiter.expire_reservations)
     prune = _awaited(_Delimiter.prune)
     prune_events = _awaited(_Delimiter.prune_events)
     reconcile = _iterated(_Delimiter.reconcile)
+
+    @asynccontextmanager
+    async def guard(
+        self,
+        resources: Mapping[str, int],
+        *,
+        project: str | None = None,
+        user: str | None = None,
+        connection: CallersConnection,
+        optimistic: bool = False,
+        id: str | None = None,
+        parent: str | None = None,
+        external_id: str | None = None,
+        expires_in: float | timedelta | None = None,
+    ) -> AsyncIterator[Claim | None]:
+        """As :meth:`delimiter.Delimiter.guard`, with ``async with`` and an ``AsyncConnection`` or ``AsyncSession``."""
+        request = self._quota._guard_request(  # noqa: SLF001 - the desk's own halves of guard()
+            resources,
+            project=project,
+            user=user,
+            optimistic=optimistic,
+            id=id,
+            parent=parent,
+            external_id=external_id,
+            expires_in=expires_in,
+            connection=connection,
+        )
+        guard = await self._call(_Delimiter._enter_guard, request, connection=connection)  # noqa: SLF001
+        joined = cast("AsyncConnection | AsyncSession", connection)
+        try:
+            yield guard.claim
+        except BaseException:
+            await joined.run_sync(lambda _: guard.abandon())
+            raise
+        await joined.run_sync(lambda _: guard.leave())
 
     async def subscribe(
         self, callback: Callable[[Event], object], *, after: int | None = None

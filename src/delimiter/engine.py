@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar, cast
 
 from delimiter import validation
 from delimiter.changes import Change
+from delimiter.counted import Counted, Guard, GuardRequest, MissingIndex
 from delimiter.edits import Adoption, Edit
 from delimiter.errors import DelimiterError, InvalidRequest, Unsupported
 from delimiter.model import (
@@ -54,12 +55,16 @@ __all__ = [
 
 T = TypeVar("T")
 
+_COUNTING: Final = "only a SQL store can count the service's own tables; open one for count() and guard()"
+
 
 class Capability(enum.Enum):
     """What an engine can do beyond the verbs. Declared means tested; undeclared means ``Unsupported`` is raised."""
 
     #: ``connection=``: a change commits or rolls back with the caller's own rows.
     CALLERS_TRANSACTION = "callers_transaction"
+    #: ``count`` and ``guard``: resources counted from the service's own tables, which lie in the same database.
+    COUNTING = "counting"
     #: Several processes may open the same store at once.
     SHARED = "shared"
 
@@ -223,6 +228,33 @@ class Engine(ABC):
     @abstractmethod
     def page_of_claims(self, query: ClaimQuery, *, after: int, size: int) -> tuple[list[Claim], int | None]:
         """At most ``size`` claims in the order they were made, and where the next page begins (``None``: no more)."""
+
+    # -- counted resources --------------------------------------------------------------------------------------
+
+    def count(self, resource: str, counted: Counted) -> None:
+        """From now on the usage of this resource is what the service's own table adds up to, everywhere above.
+
+        No number of it is stored. Claims of it are ``InvalidRequest``. Expressions that cannot be counted by are
+        ``InvalidRequest`` too, and nothing has changed.
+        """
+        raise Unsupported(f"{_COUNTING} (asked for {resource})")
+
+    def counted(self) -> frozenset[str]:
+        """The resources that are counted here."""
+        return frozenset()
+
+    def enter_guard(self, request: GuardRequest, *, connection: CallersConnection) -> Guard:
+        """Take the guards of what is counted, and admit it with the claim on what is tracked, or refuse all of it.
+
+        In the caller's transaction, which the rows the caller writes next belong to. As long as everybody writes them
+        inside guards, at every isolation level from READ COMMITTED up: what is counted in a scope that has a limit
+        never adds up to more, unless the limit was lowered below it. Rows may be deleted without asking.
+        """
+        raise Unsupported(_COUNTING)
+
+    def missing_indexes(self) -> list[MissingIndex]:
+        """By which columns guards look rows up without an index."""
+        return []
 
     # -- events -------------------------------------------------------------------------------------------------
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final, get_args
 
 from delimiter import validation
 from delimiter.changes import Admit, Change, NewClaim, Provision, Release, Renew, Resize, Transfer
+from delimiter.counting import Counting
 from delimiter.engine import ClaimQuery
 from delimiter.errors import DelimiterError, InvalidRequest, UnknownClaim
 from delimiter.model import Claim, ClaimState, Request, Scope
-from delimiter.watching import Watching, owner
+from delimiter.watching import owner
 
 if TYPE_CHECKING:
     from delimiter.model import CallersConnection
@@ -24,7 +25,7 @@ __all__ = ["Delimiter"]
 _PAGE: Final = 500
 
 
-class Delimiter(Watching):
+class Delimiter(Counting):
     """Keeps projects and users inside their quotas.
 
     ``url_or_engine`` is a URL (``sqlite:///quota.db``, ``postgresql+psycopg://…``, ``mysql+pymysql://…``, ``memory://``)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from delimiter.errors import (
@@ -18,17 +18,20 @@ from delimiter.errors import (
 
 __all__ = [
     "already_known_as",
+    "counted_not_claimed",
     "edited_since",
     "ended_expired",
     "ended_released",
     "external_id_taken",
     "has_children",
     "has_claims",
+    "has_counted",
     "id_used_before",
     "not_to_renew",
     "overbooked",
     "placed_elsewhere",
     "still_claimed",
+    "still_counted",
     "unknown_claim",
     "unknown_project",
     "unknown_resource",
@@ -48,6 +51,19 @@ def unknown_resource(name: str) -> UnknownResource:
 def still_claimed(name: str) -> InvalidRequest:
     return InvalidRequest(
         f"{name} is still claimed; claims(resource={name!r}) lists what must be released first"
+    )
+
+
+def counted_not_claimed(name: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{name} is counted from the service's own table and cannot be claimed; write its rows inside"
+        f" guard({{{name!r}: …}}, …, connection=…)"
+    )
+
+
+def still_counted(name: str, used: int) -> InvalidRequest:
+    return InvalidRequest(
+        f"{name} is still in use: {used} are counted in the service's own table; delete those first"
     )
 
 
@@ -105,6 +121,12 @@ def has_children(id: str, child: str) -> InvalidRequest:
 def has_claims(id: str) -> InvalidRequest:
     return InvalidRequest(
         f"project {id!r} still holds claims; claims(project={id!r}) lists what must be released or transferred first"
+    )
+
+
+def has_counted(id: str, resources: Sequence[str]) -> InvalidRequest:
+    return InvalidRequest(
+        f"project {id!r} still has rows that are counted ({', '.join(resources)}); delete or move those first"
     )
 
 

@@ -31,6 +31,9 @@ class Counter:
     reserved: int
     #: How far a project is from the root of its tree: refusals name them from the top down.
     level: int = 0
+    #: Of a counted resource: how often guards have written the row, and whether it was over its limit when last seen.
+    revision: int = 0
+    over_quota: bool = False
     used_change: int = 0
     reserved_change: int = 0
     #: The part of the changes that comes from projects below this one.

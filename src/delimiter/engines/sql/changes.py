@@ -11,7 +11,7 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -22,10 +22,18 @@ from delimiter.engine import Answer
 from delimiter.engines.ledger import Ledger
 from delimiter.engines.records import Counter, Entry
 from delimiter.engines.sql.claims import Claims
-from delimiter.engines.sql.counters import Charged, Counters, Outdated, Start
+from delimiter.engines.sql.counters import Counters
 from delimiter.engines.sql.expiry import Expiry, RunOut
+from delimiter.engines.sql.ways import Charged, Outdated, Start
 from delimiter.engines.sql.writing import ClaimWriter
-from delimiter.errors import Conflict, DelimiterError, OverLimit, UnknownClaim, UnknownResource
+from delimiter.errors import (
+    Conflict,
+    DelimiterError,
+    InvalidRequest,
+    OverLimit,
+    UnknownClaim,
+    UnknownResource,
+)
 from delimiter.model import Scope
 
 __all__ = ["Changes"]
@@ -63,10 +71,19 @@ class Changes:
         """The same in the caller's transaction, which is neither committed nor rolled back here."""
         answers: list[Answer] = []
         for group in _independent(changes):
-            answers.extend(self._decide_group_joined(connection, group))
+            answers.extend(self._decide_group_joined(connection, group)[0])
         return answers
 
-    def _decide_group_joined(self, connection: sa.Connection, group: Sequence[Change]) -> list[Answer]:
+    def decide_beside(
+        self, connection: sa.Connection, admit: Admit | None, starts: Collection[Start]
+    ) -> tuple[Answer | None, Charged]:
+        """In the caller's transaction: new claims, and the counters on these ways, locked with theirs in one order."""
+        answers, charged = self._decide_group_joined(connection, [admit] if admit else [], starts)
+        return next(iter(answers), None), charged
+
+    def _decide_group_joined(
+        self, connection: sa.Connection, group: Sequence[Change], beside: Collection[Start] = ()
+    ) -> tuple[list[Answer], Charged]:
         attempts = 0
         held: frozenset[int] = frozenset()
         while attempts < _ATTEMPTS:
@@ -74,7 +91,7 @@ class Changes:
                 self._claims, self._writer, self._counters, self._expiry, connection, joined=True, held=held
             )
             try:
-                answers = attempt.decide(group)
+                answers = attempt.decide(group, beside)
             except Outdated as outdated:
                 attempt.undo()
                 attempts += 1
@@ -88,7 +105,7 @@ class Changes:
             else:
                 attempt.write()
                 attempt.undo()
-                return answers
+                return answers, attempt.charged
         raise Conflict(
             "the transaction's snapshot is older than a change of limits or counters; start it anew"
         )
@@ -116,7 +133,7 @@ class _Attempt:
         self._joined = joined
         self._held = held
         self._placed: dict[str, int] = {}
-        self._charged = Charged({})
+        self.charged = Charged({})
         self._now: int | None = None
         self._ledger = Ledger(path=self._path, now=0)
 
@@ -125,11 +142,11 @@ class _Attempt:
         """Whether anything was admitted that must be written."""
         return any(_is_written(entry) for entry in self._ledger.entries.values())
 
-    def decide(self, changes: Sequence[Change]) -> list[Answer]:
+    def decide(self, changes: Sequence[Change], beside: Collection[Start] = ()) -> list[Answer]:
         self._load(changes)
         new = [pair for change in changes if isinstance(change, Admit) for pair in self._to_place(change)]
         self._place(new)
-        refused = self._lock_counters(changes)
+        refused = self._lock_counters(changes, beside)
         answers = [
             refused.get(number) or self._ledger.decide(change) for number, change in enumerate(changes)
         ]
@@ -145,7 +162,7 @@ class _Attempt:
             if entry.new:
                 entry.key = self._placed.pop(entry.id)
         self._writer.write(self._connection, entries)
-        self._counters.add(self._connection, self._charged.all())
+        self._counters.add(self._connection, self.charged.all())
 
     def undo(self) -> None:
         """Take back the rows of new claims that were not admitted."""
@@ -239,20 +256,25 @@ class _Attempt:
     # -- counters -----------------------------------------------------------------------------------------------
 
     def _path(self, resource: str, project: str | None, user: str | None) -> list[Counter]:
-        return self._charged.path(resource, project, user)
+        return self.charged.path(resource, project, user)
 
-    def _lock_counters(self, changes: Sequence[Change]) -> dict[int, DelimiterError]:
-        """Lock what the changes are charged to; those that name an unknown resource are refused right here."""
+    def _lock_counters(
+        self, changes: Sequence[Change], beside: Collection[Start]
+    ) -> dict[int, DelimiterError]:
+        """Lock what the changes are charged to; those that name a resource that cannot be claimed are refused here."""
         refused: dict[int, DelimiterError] = {}
-        ways = {}
+        ways = self._counters.ways(self._connection, beside, held=self._held) if beside else {}
         for number, change in enumerate(changes):
             try:
                 starts = set(self._starts(change))
+                if isinstance(change, Admit | Resize):
+                    asked = (name for name, _ in starts) if isinstance(change, Admit) else change.resources
+                    self._counters.refuse_counted(self._connection, asked)
                 ways.update(self._counters.ways(self._connection, starts, held=self._held))
-            except UnknownResource as error:
+            except (UnknownResource, InvalidRequest) as error:
                 refused[number] = self._ledger.refused_replay(change) or error
         if ways:
-            self._charged = self._counters.lock(self._connection, ways, held=self._held)
+            self.charged = self._counters.lock(self._connection, ways, held=self._held)
         return refused
 
     def _starts(self, change: Change) -> Iterator[Start]:
@@ -280,7 +302,7 @@ class _Attempt:
 
     def _look_for_expired(self, refusal: OverLimit) -> None:
         """A refusal is not true while reservations that ran out are still counted."""
-        reserved = {(c.resource, str(c.scope)) for c in self._charged.all() if c.reserved}
+        reserved = {(c.resource, str(c.scope)) for c in self.charged.all() if c.reserved}
         violations = [v for v in refusal.violations if (v.resource, v.scope) in reserved]
         if not violations:  # the locked counters tell: nothing is reserved where there is no room
             return

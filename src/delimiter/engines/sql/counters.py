@@ -7,10 +7,9 @@ counters it begins at. Limits are not remembered at all; they stand on the locke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from weakref import WeakSet
 
 import sqlalchemy as sa
@@ -20,47 +19,18 @@ from delimiter.engines.sql.chunking import chunks
 from delimiter.engines.sql.definitions import Definition
 from delimiter.engines.sql.events import Standing
 from delimiter.engines.sql.ground import Ground
+from delimiter.engines.sql.ways import Charged, Outdated, Start, Way, way_of
 from delimiter.errors import Conflict
 from delimiter.model import UNLIMITED, Resource, Scope
+from delimiter.refusals import counted_not_claimed
 
-__all__ = ["Charged", "Counters", "Outdated", "Start", "effective", "has_limit", "is_limited"]
+__all__ = ["Counters", "effective", "has_limit", "is_limited"]
 
 #: Ways read by one statement: each is a term of its WHERE, of which SQLite takes no more than a thousand.
 _STARTS: Final = 200
 
 #: Ways remembered; beyond that all are forgotten and found again.
 _MOST_REMEMBERED: Final = 100_000
-
-#: Where a way begins: a resource, and the project or user that is charged first.
-Start: TypeAlias = tuple[str, Scope]
-
-
-class Outdated(Exception):
-    """A remembered way is no longer the way. It has been forgotten: work it out again, in a new transaction.
-
-    Where that cannot be had, ``locked`` are the counters that stay locked.
-    """
-
-    def __init__(self, locked: Iterable[int] = ()) -> None:
-        super().__init__()
-        self.locked = frozenset(locked)
-
-
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """From a project's or user's own counter to those above it that limit it too.
-
-    ``above`` are their numbers and levels: the total first, then ancestors from the root down.
-    """
-
-    own: int
-    generation: int
-    level: int
-    above: tuple[tuple[int, int], ...]
-
-    def counters(self) -> Iterator[tuple[int, int]]:
-        yield from self.above
-        yield self.own, self.level
 
 
 class Counters:
@@ -75,14 +45,14 @@ class Counters:
         self._definitions = ground.definitions
         self._projects = ground.projects
         self._events = ground.events
-        self._ways: dict[Start, _Way] = {}
+        self._ways: dict[Start, Way] = {}
         #: Transactions that have made counters or changed ways, which nobody else sees and which may be rolled back.
         self._changing: WeakSet[Any] = WeakSet()
         c = tables.counters.c
-        by_id = sa.select(
-            c.id, c.resource_id, c.kind, c.scope, c.used, c.reserved, c.maximum, c.minimum, c.generation
-        ).where(c.id.in_(sa.bindparam("ids", expanding=True)))
+        columns = [column for column in c if column.name not in ("used_below", "reserved_below")]
+        by_id = sa.select(*columns).where(c.id.in_(sa.bindparam("ids", expanding=True)))
         by_id = database.by_key(by_id.order_by(c.id), tables.counters)
+        self._look = by_id
         # One global order, by a number: no two operations can wait for each other.
         self._lock = database.locked(by_id)
         self._try_lock = database.locked(by_id, skip_locked=True)
@@ -94,7 +64,7 @@ class Counters:
 
     def ways(
         self, connection: sa.Connection, starts: Iterable[Start], *, held: Set[int] = frozenset()
-    ) -> dict[Start, _Way]:
+    ) -> dict[Start, Way]:
         """Work out (or remember) the ways from these starts; make the counters that are missing.
 
         ``held`` are counters that the transaction has locked already, in vain.
@@ -120,11 +90,17 @@ class Counters:
             self._remember(read)
         return found
 
+    def refuse_counted(self, connection: sa.Connection, resources: Iterable[str]) -> None:
+        """What is counted from a table of the service is not claimed."""
+        for resource in sorted(set(resources)):
+            if self._definitions.is_counted(connection, resource):
+                raise counted_not_claimed(resource)
+
     def change_in(self, connection: sa.Connection) -> None:
         """Remember no way that this transaction sees: numbers and generations that are rolled back are given again."""
         self._changing.add(connection.get_transaction())
 
-    def _remember(self, ways: Mapping[Start, _Way]) -> None:
+    def _remember(self, ways: Mapping[Start, Way]) -> None:
         if len(self._ways) > _MOST_REMEMBERED:
             self._ways.clear()
         self._ways.update(ways)
@@ -133,13 +109,13 @@ class Counters:
         for start in starts:
             self._ways.pop(start, None)
 
-    def _read_ways(self, connection: sa.Connection, starts: Iterable[Start]) -> dict[Start, _Way]:
-        found: dict[Start, _Way] = {}
+    def _read_ways(self, connection: sa.Connection, starts: Iterable[Start]) -> dict[Start, Way]:
+        found: dict[Start, Way] = {}
         for part in chunks(sorted(starts), _STARTS):
             found.update(self._read_some_ways(connection, part))
         return found
 
-    def _read_some_ways(self, connection: sa.Connection, starts: Sequence[Start]) -> dict[Start, _Way]:
+    def _read_some_ways(self, connection: sa.Connection, starts: Sequence[Start]) -> dict[Start, Way]:
         """One statement, so that a counter's generation and the counters above it are of the same moment."""
         by_resource: dict[int, set[tuple[str, str]]] = {}
         names: dict[int, str] = {}
@@ -171,7 +147,7 @@ class Counters:
         rows: dict[Start, list[Any]] = {}
         for row in connection.execute(statement.where(sa.or_(*wanted))):
             rows.setdefault((names[row.resource_id], Scope(row.kind, row.scope)), []).append(row)
-        return {start: _way(found) for start, found in rows.items()}
+        return {start: way_of(found) for start, found in rows.items()}
 
     def _make(self, connection: sa.Connection, starts: Iterable[Start]) -> None:
         """The first claim of a scope makes its counter, from limits and a tree that nobody changes meanwhile.
@@ -258,7 +234,7 @@ class Counters:
     def lock(
         self,
         connection: sa.Connection,
-        ways: Mapping[Start, _Way],
+        ways: Mapping[Start, Way],
         *,
         wait: bool = True,
         held: Set[int] = frozenset(),
@@ -268,21 +244,31 @@ class Counters:
         With ``wait=False`` a counter that another transaction holds makes it ``Outdated`` too. ``held`` as above: what
         is locked beside them must come after them, or two transactions could wait for each other.
         """
+        if held:
+            ids = {id for way in ways.values() for id, _ in way.counters()}
+            if any(id < max(held) for id in ids - held):
+                raise out_of_order()
+        return self._charged(connection, ways, self._lock if wait else self._try_lock, held)
+
+    def look(self, connection: sa.Connection, ways: Mapping[Start, Way]) -> Charged:
+        """The same counters without a lock: who goes by them must find them unchanged when it writes them."""
+        return self._charged(connection, ways, self._look, frozenset())
+
+    def _charged(
+        self, connection: sa.Connection, ways: Mapping[Start, Way], statement: sa.Select[Any], held: Set[int]
+    ) -> Charged:
         levels = dict(pair for way in ways.values() for pair in way.counters())
         ids = sorted(levels)
-        if held and any(id < max(held) for id in levels.keys() - held):
-            raise out_of_order()
-        statement = self._lock if wait else self._try_lock
         rows: dict[int, Any] = {}
         for part in chunks(ids):
             rows.update((row.id, row) for row in connection.execute(statement, {"ids": part}))
         if not all(self._is_way(connection, start, way, rows) for start, way in ways.items()):
             self.forget(ways)
             raise Outdated(held | rows.keys())
-        counters = {id: self._counter(connection, row, levels[id]) for id, row in rows.items()}
+        counters = {id: self.counter(connection, row, levels[id]) for id, row in rows.items()}
         return Charged({start: [counters[id] for id, _ in way.counters()] for start, way in ways.items()})
 
-    def _is_way(self, connection: sa.Connection, start: Start, way: _Way, rows: Mapping[int, Any]) -> bool:
+    def _is_way(self, connection: sa.Connection, start: Start, way: Way, rows: Mapping[int, Any]) -> bool:
         own = rows.get(way.own)
         resource, scope = start
         return (
@@ -294,7 +280,7 @@ class Counters:
             and all(id in rows for id, _ in way.above)
         )
 
-    def _counter(self, connection: sa.Connection, row: Any, level: int) -> Counter:
+    def counter(self, connection: sa.Connection, row: Any, level: int = 0) -> Counter:
         return Counter(
             key=row.id,
             resource=self._definitions.name_of(connection, row.resource_id),
@@ -304,6 +290,8 @@ class Counters:
             used=row.used,
             reserved=row.reserved,
             level=level,
+            revision=row.revision,
+            over_quota=bool(row.over_quota),
         )
 
     def add(self, connection: sa.Connection, counters: Iterable[Counter]) -> None:
@@ -364,30 +352,3 @@ def effective(resource: Resource, scope: Scope, own: Any | None) -> tuple[int, i
         default[0] if own.maximum is None else own.maximum,
         default[1] if own.minimum is None else own.minimum,
     )
-
-
-def _way(rows: Sequence[Any]) -> _Way:
-    """Of the rows of one counter: one for each of its ancestors, limited or not."""
-    first = rows[0]
-    depth = sum(row.distance is not None for row in rows)
-    above = sorted((depth - row.distance, row.above) for row in rows if row.above is not None)
-    total = () if first.total is None else ((first.total, 0),)
-    return _Way(first.id, first.generation, depth, (*total, *((id, level) for level, id in above)))
-
-
-class Charged:
-    """The locked counters, by owner: where a claim's charges go."""
-
-    def __init__(self, paths: Mapping[Start, Sequence[Counter]]) -> None:
-        self._paths = paths
-
-    def path(self, resource: str, project: str | None, user: str | None) -> list[Counter]:
-        """The counters of one resource and owner; what project and user share is charged once."""
-        found: dict[int, Counter] = {}
-        for scope in Scope.owned(project, user):
-            for counter in self._paths[resource, scope]:
-                found[counter.key] = counter
-        return list(found.values())
-
-    def all(self) -> list[Counter]:
-        return list({counter.key: counter for path in self._paths.values() for counter in path}.values())

@@ -51,6 +51,10 @@ class Database:
     plain_reads_lag: bool = False
     #: LISTEN and NOTIFY: a commit wakes those who wait for events.
     notifies: bool = False
+    #: A column of ours and one of the service's can be compared by an index, once the collation is given.
+    joins_text: bool = True
+    #: The collation of a column that names none; ``None``: columns of any collation can be compared.
+    collation: str | None = None
     #: READ COMMITTED must be asked for: the default is higher, or unknown.
     isolation: str | None = "READ COMMITTED"
     #: How each driver that is known well is told to bound its waits (seconds); other drivers keep their own ways.
@@ -72,6 +76,12 @@ class Database:
     def current(self, statement: S) -> S:
         """The select, sure to see what belongs to rows that are locked already."""
         return self.locked(statement, share=True) if self.plain_reads_lag else statement
+
+    def collated(self, column: sa.ColumnElement[str], like: Any) -> sa.ColumnElement[str]:
+        """A column of ours, to be compared with one of the service's of this type."""
+        if self.collation is None:
+            return column
+        return sa.collate(column, getattr(like, "collation", None) or self.collation)
 
     def by_key(self, statement: S, table: sa.Table) -> S:
         """The statement, finding rows of ``table`` by primary key and touching no others."""
@@ -180,6 +190,7 @@ _POSTGRESQL: Final = Database(
     insert_ignoring=lambda table: postgresql.insert(table).on_conflict_do_nothing(),
     no_key_update=True,
     notifies=True,
+    collation="default",
     connect_args=dict.fromkeys(("psycopg", "psycopg_async"), _psycopg_arguments),
     bound_waits="SET LOCAL lock_timeout = {milliseconds}",
 )
@@ -204,6 +215,8 @@ _MARIADB: Final = Database(
     insert_ignoring=lambda table: sa.insert(table).prefix_with("IGNORE"),
     hint="FORCE INDEX (PRIMARY)",
     plain_reads_lag=True,
+    # The service's column may be of any collation, and columns of two are compared without an index.
+    joins_text=False,
     connect_args=dict.fromkeys(("pymysql", "asyncmy"), _pymysql_arguments),
     bound_waits="SET @delimiter_wait = @@innodb_lock_wait_timeout, SESSION innodb_lock_wait_timeout = {seconds}",
     unbound_waits="SET SESSION innodb_lock_wait_timeout = @delimiter_wait",

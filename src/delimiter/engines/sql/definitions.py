@@ -39,8 +39,19 @@ class Definitions:
         self._names: dict[int, str] = {}
         #: Transactions that are making definitions, and may be rolled back.
         self._making: WeakSet[Any] = WeakSet()
-        self._by_name = sa.select(r.id, r.name).where(r.name == sa.bindparam("name"))
-        self._by_id = sa.select(r.id, r.name).where(r.id == sa.bindparam("id"))
+        #: Resources that some process has said it counts, as far as this one has met them.
+        self._counted: set[str] = set()
+        known = sa.select(r.id, r.name, r.counted_from)
+        self._by_name = known.where(r.name == sa.bindparam("name"))
+        self._by_id = known.where(r.id == sa.bindparam("id"))
+        self._every_counted = sa.select(r.name, r.counted_from).where(
+            r.defined == 1, r.counted_from.is_not(None)
+        )
+        self._record = (
+            sa.update(tables.resources)
+            .where(r.id == sa.bindparam("key"))
+            .values(counted_from=sa.bindparam("from_where"))
+        )
         by_ids = (
             sa.select(tables.resources).where(r.id.in_(sa.bindparam("ids", expanding=True))).order_by(r.id)
         )
@@ -74,9 +85,36 @@ class Definitions:
         return str(self._remembered(connection, connection.execute(self._by_id, {"id": id}).one()).name)
 
     def _remembered(self, connection: sa.Connection, row: Any) -> Any:
+        if row.counted_from is not None:
+            self._counted.add(row.name)
         if connection.get_transaction() not in self._making:
             self._ids[row.name], self._names[row.id] = row.id, row.name
         return row
+
+    # -- counted resources --------------------------------------------------------------------------------------
+
+    def is_counted(self, connection: sa.Connection, name: str) -> bool:
+        """Whether somebody counts it from a table of the service; as it was when this process first met it."""
+        self.id_of(connection, name)
+        return name in self._counted
+
+    def counted(self, connection: sa.Connection) -> dict[str, str]:
+        """The resources that are counted, and from where."""
+        return {row.name: row.counted_from for row in connection.execute(self._every_counted)}
+
+    def is_recorded(self, connection: sa.Connection, name: str, from_where: str) -> bool:
+        """Whether it stands so, or cannot yet: a service may count what it defines only afterwards."""
+        row = connection.execute(self._by_name, {"name": name}).first()
+        if row is not None and row.counted_from is not None:
+            self._counted.add(name)
+        return row is None or row.counted_from == from_where
+
+    def record_counted(self, connection: sa.Connection, name: str, from_where: str) -> None:
+        row = connection.execute(self._by_name, {"name": name}).one()
+        connection.execute(self._record, {"key": row.id, "from_where": from_where})
+        self._counted.add(name)
+
+    # -- definitions --------------------------------------------------------------------------------------------
 
     def make_in(self, connection: sa.Connection) -> None:
         """Remember nothing that this transaction sees: it makes a definition, and may be rolled back."""

@@ -29,6 +29,8 @@ from delimiter.edits import (
     Undefine,
 )
 from delimiter.engines.sql.counters import Counters
+from delimiter.engines.sql.counts import Counts
+from delimiter.engines.sql.crossings import Crossings
 from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.limits import Limits
 from delimiter.engines.sql.locking import CounterLocks
@@ -58,6 +60,8 @@ class Edits:
         moving: Moving,
         promises: Promises,
         readings: Readings,
+        crossings: Crossings,
+        counts: Counts,
     ) -> None:
         tables, database = ground.tables, ground.database
         self._definitions = ground.definitions
@@ -68,6 +72,8 @@ class Edits:
         self._moving = moving
         self._promises = promises
         self._readings = readings
+        self._crossings = crossings
+        self._counts = counts
         #: Names from outside that were told of already: each may be misspelt, or its service has not started yet.
         self._unknown: set[str] = set()
         a = tables.adoptions
@@ -100,6 +106,7 @@ class Edits:
         changed = [edit for edit in edits if self._make(connection, edit, touched)]
         # Looked at once, after all of them: a list may pass through what its end does not have.
         self._refuse_overbooking(connection, changed)
+        touched |= self._look_at_counted(connection, changed)
         return self._over_quota(connection, touched)
 
     def _make(self, connection: sa.Connection, edit: Edit, touched: set[tuple[str, Scope]]) -> bool:
@@ -126,6 +133,21 @@ class Edits:
                 self._projects.set_overbooking(connection, allowed=edit.allowed)
         return True
 
+    def _look_at_counted(self, connection: sa.Connection, edits: Sequence[Edit]) -> set[tuple[str, Scope]]:
+        """Counted resources whose limits have changed: no counter tells who is over them. Those that may be."""
+        suspected: set[tuple[str, Scope]] = set()
+        for edit in edits:
+            name = _resource(edit)
+            if name in self._counts and isinstance(edit, SetLimit):
+                suspected.add((edit.resource, edit.scope))
+            elif name in self._counts and isinstance(edit, Define):
+                parts = self._crossings.suspects(connection, edit.resource.name)
+                suspected |= {(edit.resource.name, scope) for part in parts for scope in part}
+        for name in sorted({name for name, _ in suspected}):
+            with suppress(UnknownResource):  # undefined again by a later one
+                self._crossings.look(connection, name, sorted(s for other, s in suspected if other == name))
+        return suspected
+
     def _over_quota(self, connection: sa.Connection, touched: set[tuple[str, Scope]]) -> list[Overage]:
         """By resource, then the total, projects, users."""
         kinds = ("total", "project", "user")
@@ -134,9 +156,9 @@ class Edits:
             touched, key=lambda pair: (pair[0], kinds.index(pair[1].kind), pair[1].name)
         ):
             with suppress(UnknownResource):  # undefined again by a later one
-                limit, used = standing = self._readings.standing(connection, name, scope)
+                standing = self._readings.standing(connection, name, scope)
                 if standing.over:
-                    found.append(Overage(name, str(scope), limit, used))
+                    found.append(Overage(name, str(scope), standing.limit, standing.used))
         return found
 
     def _lock_what_they_touch(

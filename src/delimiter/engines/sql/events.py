@@ -28,9 +28,13 @@ class Standing(NamedTuple):
 
     limit: int
     used: int
+    #: Of a counted resource, how it stood when somebody last looked: what was used then, no one knows.
+    noticed: bool | None = None
 
     @property
     def over(self) -> bool:
+        if self.noticed is not None:
+            return self.noticed
         return self.limit != UNLIMITED and self.used > self.limit
 
 

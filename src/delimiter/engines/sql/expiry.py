@@ -14,9 +14,10 @@ import sqlalchemy as sa
 from delimiter.engines.ledger import Ledger
 from delimiter.engines.records import Entry
 from delimiter.engines.sql.claims import Claims
-from delimiter.engines.sql.counters import Counters, Outdated
+from delimiter.engines.sql.counters import Counters
 from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.projects import within
+from delimiter.engines.sql.ways import Outdated
 from delimiter.engines.sql.writing import ClaimWriter
 from delimiter.errors import Conflict
 from delimiter.model import Scope, Violation

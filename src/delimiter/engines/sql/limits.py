@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from delimiter.edits import Keep, LimitChange
 from delimiter.engines.sql.bounds import Bounds
+from delimiter.engines.sql.counts import Counts
 from delimiter.engines.sql.definitions import Definition, resource_of
 from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.locking import CounterLocks
@@ -20,7 +21,7 @@ from delimiter.engines.sql.readings import Readings
 from delimiter.engines.sql.sums import Sums
 from delimiter.errors import Conflict
 from delimiter.model import OwnLimit, Resource, Scope, ScopeKind
-from delimiter.refusals import still_claimed
+from delimiter.refusals import still_claimed, still_counted
 
 __all__ = ["Limits"]
 
@@ -29,7 +30,13 @@ class Limits:
     """Writes definitions and limits of one store."""
 
     def __init__(
-        self, ground: Ground, locks: CounterLocks, sums: Sums, bounds: Bounds, readings: Readings
+        self,
+        ground: Ground,
+        locks: CounterLocks,
+        sums: Sums,
+        bounds: Bounds,
+        readings: Readings,
+        counts: Counts,
     ) -> None:
         tables, database = ground.tables, ground.database
         self._tables = ground.tables
@@ -39,6 +46,7 @@ class Limits:
         self._sums = sums
         self._bounds = bounds
         self._readings = readings
+        self._counts = counts
         self._events = ground.events
         r = tables.resources.c
         self._by_name = sa.select(tables.resources).where(r.name == sa.bindparam("name"))
@@ -92,9 +100,13 @@ class Limits:
         self._locks.of_resources(connection, [definition.id])
         if self._sums.is_claimed(connection, definition.id):
             raise still_claimed(name)
+        if name in self._counts:
+            total = (name, Scope.total())
+            if used := self._counts.of(connection, [total])[total]:
+                raise still_counted(name, used)
         for table in (self._tables.counters, self._tables.limits):
             connection.execute(sa.delete(table).where(table.c.resource_id == definition.id))
-        self._write(connection, definition.id, {"defined": 0})
+        self._write(connection, definition.id, {"defined": 0, "counted_from": None})
 
     def _write(self, connection: sa.Connection, id: int, values: dict[str, Any]) -> None:
         """Every change of a definition or a limit writes the definition's row: a stale snapshot notices it."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from delimiter.engines.ledger import over_limit
 from delimiter.engines.sql.counters import Counters, is_limited
+from delimiter.engines.sql.counts import Counts
 from delimiter.engines.sql.definitions import Definition
 from delimiter.engines.sql.events import Standing
 from delimiter.engines.sql.expiry import Expiry, RunOut
@@ -23,19 +24,32 @@ from delimiter.engines.sql.limits import Limits
 from delimiter.engines.sql.locking import CounterLocks
 from delimiter.errors import OverLimit
 from delimiter.model import Scope, Violation
-from delimiter.refusals import has_children, has_claims, placed_elsewhere, unknown_project, would_circle
+from delimiter.refusals import (
+    has_children,
+    has_claims,
+    has_counted,
+    placed_elsewhere,
+    unknown_project,
+    would_circle,
+)
 
 __all__ = ["Moving"]
 
 #: Claims looked at to see whether a project that is to be removed still holds something.
-_LOOKED_AT: int = 200
+_LOOKED_AT: Final = 200
 
 
 class Moving:
     """Adds, moves and removes the projects of one store."""
 
     def __init__(
-        self, ground: Ground, counters: Counters, locks: CounterLocks, limits: Limits, expiry: Expiry
+        self,
+        ground: Ground,
+        counters: Counters,
+        locks: CounterLocks,
+        limits: Limits,
+        expiry: Expiry,
+        counts: Counts,
     ) -> None:
         tables, database, clock = ground.tables, ground.database, ground.clock
         self._tables = ground.tables
@@ -45,6 +59,7 @@ class Moving:
         self._locks = locks
         self._limits = limits
         self._expiry = expiry
+        self._counts = counts
         self._events = ground.events
         c, k = tables.claims.c, tables.counters.c
         self._held = (
@@ -106,6 +121,10 @@ class Moving:
             raise has_claims(id)
         if held:
             raise RunOut([row.id for row in held])
+        scope = Scope("project", id)
+        counted = self._counts.of(connection, [(name, scope) for name in self._counts.names()])
+        if any(counted.values()):
+            raise has_counted(id, sorted(name for (name, _), used in counted.items() if used))
         for row in rows:  # who waits for one of them will find it gone, and make its own
             connection.execute(sa.delete(self._tables.counters).where(self._tables.counters.c.id == row.id))
         self._limits.forget_project(connection, id)
@@ -200,7 +219,7 @@ class Moving:
         admitted: bool,
     ) -> None:
         """Where there is no room; what is ``admitted`` is only not put over quota by reservations that ran out."""
-        violations: list[Violation] = []
+        violations = [] if admitted else self._refused_counts(connection, id, definitions, entering)
         for resource_id in sorted(load, key=lambda key: definitions[key].resource.name):
             amount, resource = load[resource_id][0], definitions[resource_id].resource.name
             for name in reversed(entering) if amount else ():  # from the root down
@@ -222,6 +241,30 @@ class Moving:
             raise RunOut(keys)
         if not admitted:
             raise OverLimit(violations)
+
+    def _refused_counts(
+        self,
+        connection: sa.Connection,
+        id: str,
+        definitions: Mapping[int, Definition],
+        entering: Sequence[str],
+    ) -> list[Violation]:
+        """The same of what is counted in the service's tables."""
+        counted = {d.resource.name: d for d in definitions.values() if d.resource.name in self._counts}
+        names = sorted(counted)
+        scopes = [Scope("project", name) for name in reversed(entering)]
+        if not counted or not scopes:
+            return []
+        starts = [(name, scope) for name in names for scope in scopes]
+        bounds = self._counters.bounds(connection, counted, starts)
+        moving = Scope("project", id)
+        sums = self._counts.of(connection, [*starts, *((name, moving) for name in names)])
+        found = [
+            over_limit(name, scope, bounds[name, scope][0], sums[name, scope], sums[name, moving])
+            for name, scope in starts
+            if sums[name, moving]
+        ]
+        return [violation for violation in found if violation is not None]
 
     def _write(
         self,

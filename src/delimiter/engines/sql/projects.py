@@ -41,6 +41,9 @@ class Projects:
             .order_by(x.project, x.distance)
         )
         self._below = sa.select(x.project, x.distance).where(x.ancestor == sa.bindparam("name"))
+        self._all_below = sa.select(x.ancestor, x.project).where(
+            x.ancestor.in_(sa.bindparam("names", expanding=True))
+        )
         self._children = sa.select(p.project).where(p.parent == sa.bindparam("name")).order_by(p.project)
 
     # -- the lock -----------------------------------------------------------------------------------------------
@@ -96,6 +99,14 @@ class Projects:
     def below(self, connection: sa.Connection, name: str) -> list[str]:
         """Everything below, in no order, without the project itself."""
         return [row.project for row in connection.execute(self._below, {"name": name})]
+
+    def all_below(self, connection: sa.Connection, names: Iterable[str]) -> dict[str, list[str]]:
+        """The same of several; those with nothing below them are left out."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for part in chunks(sorted(set(names))):
+            for row in connection.execute(self._all_below, {"names": part}):
+                found[row.ancestor].append(row.project)
+        return found
 
     def first_child(self, connection: sa.Connection, name: str) -> str | None:
         return connection.execute(self._children.limit(1), {"name": name}).scalar()

@@ -6,6 +6,7 @@ Reservations that ran out are left out wherever they are still counted.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from delimiter.engine import ClaimQuery
 from delimiter.engines.ledger import over_limit
 from delimiter.engines.sql.claims import Claims
 from delimiter.engines.sql.counters import has_limit
+from delimiter.engines.sql.counts import Counts
 from delimiter.engines.sql.events import Standing
 from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.projects import within
@@ -33,8 +35,9 @@ _KINDS: Final = ("total", "project", "user")
 class Readings:
     """Reads one store."""
 
-    def __init__(self, ground: Ground, claims: Claims) -> None:
+    def __init__(self, ground: Ground, claims: Claims, counts: Counts) -> None:
         clock = ground.clock
+        self._counts = counts
         self._tables = ground.tables
         self._projects = ground.projects
         self._definitions = ground.definitions
@@ -46,36 +49,37 @@ class Readings:
     # -- usage and limits ---------------------------------------------------------------------------------------
 
     def usage(self, connection: sa.Connection, scope: Scope) -> dict[str, Usage]:
-        rows = self._read(connection, [scope], derive=True)
-        return {row.name: Usage(row.maximum, *_used(row)) for row in rows}
+        levels = self._read(connection, [scope], derive=True)
+        return {level.resource: Usage(level.limit, level.used, level.reserved) for level in levels}
 
     def limits(self, connection: sa.Connection, scope: Scope) -> dict[str, int]:
-        return {row.name: row.maximum for row in self._read(connection, [scope], derive=False)}
+        return {level.resource: level.limit for level in self._read(connection, [scope], derive=None)}
 
     def standing(self, connection: sa.Connection, resource: str, scope: Scope) -> Standing:
         """The limit of one scope, and what it uses of one resource now."""
-        (row,) = self._read(connection, [scope], derive=True, names=[resource])
-        return Standing(row.maximum, _used(row)[0])
+        (level,) = self._read(connection, [scope], derive=True, names=[resource])
+        return Standing(level.limit, level.used)
 
     def check(
         self, connection: sa.Connection, resources: Mapping[str, int], scopes: Sequence[Scope]
     ) -> Decision:
-        rows = self._read(
+        levels = self._read(
             connection, [Scope.total(), *scopes], derive=False, whole_way=True, names=list(resources)
         )
         violations: list[Violation] = []
         available: dict[str, int | None] = dict.fromkeys(resources)
-        for row in rows:
-            used = _used(row)[0]
-            scope = Scope(row.kind, row.scope)
-            if scope in scopes or row.maximum != UNLIMITED:
-                violation = over_limit(row.name, scope, row.maximum, used, resources[row.name])
+        for level in levels:
+            if level.scope in scopes or level.limit != UNLIMITED:
+                violation = over_limit(
+                    level.resource, level.scope, level.limit, level.used, resources[level.resource]
+                )
                 if violation is not None:
                     violations.append(violation)
-            if row.maximum != UNLIMITED:
-                room = max(0, row.maximum - used)
-                before = available[row.name]
-                available[row.name] = room if before is None else min(before, room)
+            if level.available is not None:
+                before = available[level.resource]
+                available[level.resource] = (
+                    level.available if before is None else min(before, level.available)
+                )
         return Decision(not violations, tuple(violations), available)
 
     def levels(self, connection: sa.Connection, names: Sequence[str], scopes: Sequence[Scope]) -> list[Level]:
@@ -89,8 +93,7 @@ class Readings:
             for ancestors in self._projects.above(connection, projects).values()
             for ancestor in ancestors
         ]
-        rows = self._read(connection, [Scope.total(), *scopes], derive=True, above=above, names=names)
-        levels = [Level(row.name, Scope(row.kind, row.scope), row.maximum, *_used(row)) for row in rows]
+        levels = self._read(connection, [Scope.total(), *scopes], derive=True, above=above, names=names)
         return sorted(levels, key=lambda level: names.index(level.resource))
 
     def _read(
@@ -98,18 +101,18 @@ class Readings:
         connection: sa.Connection,
         scopes: Sequence[Scope],
         *,
-        derive: bool,
+        derive: bool | None,
         above: Sequence[Scope] = (),
         whole_way: bool = False,
         names: Sequence[str] | None = None,
-    ) -> list[Any]:
-        """A row for each resource and scope: by resource, then from the total down the tree to the user.
+    ) -> list[Level]:
+        """A level for each resource and scope: by resource, then from the total down the tree to the user.
 
-        ``derive``: what a scope without a limit uses is added up; it is on nobody's way. ``whole_way``: with the
-        ancestors of the project; ``above``: with these, the parent first.
+        ``derive``: what a scope without a limit uses is added up; it is on nobody's way (``None``: no usage is wanted).
+        ``whole_way``: with the ancestors of the project; ``above``: with these, the parent first.
         """
         kinds = tuple(scope.kind for scope in scopes)
-        statement = self._statement(kinds, len(above), derive, whole_way, names is not None)
+        statement = self._statement(kinds, len(above), bool(derive), whole_way, names is not None)
         values: dict[str, Any] = {
             f"scope{number}": scope.name for number, scope in enumerate([*scopes, *above])
         }
@@ -123,7 +126,22 @@ class Readings:
             for name in names:
                 if name not in known:
                     raise unknown_resource(name)
-        return sorted(rows, key=lambda row: (row.name, _KINDS.index(row.kind), -row.distance))
+        rows = sorted(rows, key=lambda row: (row.name, _KINDS.index(row.kind), -row.distance))
+        levels = [Level(row.name, Scope(row.kind, row.scope), row.maximum, *_used(row)) for row in rows]
+        return levels if derive is None else self._with_counted(connection, levels)
+
+    def _with_counted(self, connection: sa.Connection, levels: list[Level]) -> list[Level]:
+        """What is counted is not on counters: its rows say what is used, now."""
+        starts = [(level.resource, level.scope) for level in levels if level.resource in self._counts]
+        if not starts:
+            return levels
+        sums = self._counts.of(connection, starts)
+        return [
+            level
+            if (used := sums.get((level.resource, level.scope))) is None
+            else replace(level, used=used, reserved=0)
+            for level in levels
+        ]
 
     def _build(
         self,

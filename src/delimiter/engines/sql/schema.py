@@ -17,7 +17,7 @@ from sqlalchemy.dialects import mysql
 __all__ = ["HEAD", "Tables", "exact"]
 
 #: The revision of :mod:`.migrations` that these tables are.
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 
 #: A row's own number: 64 bits; SQLite numbers rows only in a column that is called INTEGER.
 _KEY: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -89,6 +89,8 @@ class Tables:
             sa.Column("defined", sa.SmallInteger(), nullable=False),
             # Written by every change of a limit, so that a snapshot taken before it cannot go unnoticed.
             sa.Column("version", sa.BigInteger(), nullable=False),
+            # The service's own table that a counted resource is counted from, and by which columns: for operators.
+            sa.Column("counted_from", _TEXT, nullable=True),
             sa.UniqueConstraint("name", name=f"{self.prefix}resources_name"),
             sqlite_autoincrement=True,
         )
@@ -121,6 +123,10 @@ class Tables:
             # limit, since nothing below is charged to it then.
             sa.Column("used_below", sa.BigInteger(), nullable=False, server_default=sa.text("0")),
             sa.Column("reserved_below", sa.BigInteger(), nullable=False, server_default=sa.text("0")),
+            # Raised by every guard of a counted resource: what was summed before another's rows came in is noticed.
+            sa.Column("revision", sa.BigInteger(), nullable=False, server_default=sa.text("0")),
+            # Whether a counted resource was over its limit when somebody last looked; no number of it is stored.
+            sa.Column("over_quota", sa.SmallInteger(), nullable=False, server_default=sa.text("0")),
             sa.UniqueConstraint("resource_id", "kind", "scope", name=f"{self.prefix}counters_scope"),
             sqlite_autoincrement=True,
         )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import sqlalchemy as sa
 
 from delimiter.changes import Change
+from delimiter.counted import Counted, Guard, GuardRequest, MissingIndex
 from delimiter.edits import Adoption, Define, Edit, Undefine
 from delimiter.engine import Answer, Bell, Capability, ClaimQuery
 from delimiter.engines.sql.bell import ListeningBell
@@ -50,7 +52,7 @@ class SqlEngine(Wired):
     """Keeps usage in tables of an ordinary SQL database."""
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
-        {Capability.CALLERS_TRANSACTION, Capability.SHARED}
+        {Capability.CALLERS_TRANSACTION, Capability.COUNTING, Capability.SHARED}
     )
 
     # -- changes ------------------------------------------------------------------------------------------------
@@ -84,6 +86,11 @@ class SqlEngine(Wired):
 
         def step(own: sa.Connection) -> list[Overage]:
             overages = self._edits.make(own, edits, if_version=if_version)
+            for edit in edits:
+                if isinstance(edit, Define) and edit.resource.name in self._counts:
+                    self._counts.record(
+                        own, edit.resource.name
+                    )  # it may have been counted before it was defined
             if dry_run:
                 own.rollback()
             return overages
@@ -183,6 +190,23 @@ class SqlEngine(Wired):
     def page_of_claims(self, query: ClaimQuery, *, after: int, size: int) -> tuple[list[Claim], int | None]:
         return self._reading(lambda reading: self._readings.page(reading, query, after=after, size=size))
 
+    # -- counted resources --------------------------------------------------------------------------------------
+
+    def count(self, resource: str, counted: Counted) -> None:
+        self._counts.register(resource, counted)
+        if not self._reading(lambda reading: self._counts.is_recorded(reading, resource)):
+            self._in_own(lambda own: self._counts.record(own, resource))
+
+    def counted(self) -> frozenset[str]:
+        return self._counts.names()
+
+    def enter_guard(self, request: GuardRequest, *, connection: CallersConnection) -> Guard:
+        self.prepare()
+        return self._guards.enter(connection, request)
+
+    def missing_indexes(self) -> list[MissingIndex]:
+        return self._reading(self._counts.missing_indexes)
+
     # -- events -------------------------------------------------------------------------------------------------
 
     def events(self, *, after: int, size: int) -> list[Event]:
@@ -222,10 +246,17 @@ class SqlEngine(Wired):
 
     def drifts(self, *, repair: bool) -> Iterator[Drift]:
         self.prepare()
+        self._look_at_counted()
         for kind in ("total", "project", "user"):
             found = self._reading(lambda reading: self._upkeep.suspects(reading, kind))  # noqa: B023
             for scope, drifts in found:
                 yield from self._repaired(drifts[0].resource, scope) if repair else drifts
+
+    def _look_at_counted(self) -> None:
+        for name in sorted(self._counts.names()):
+            for part in self._reading(lambda reading: self._crossings.suspects(reading, name)):  # noqa: B023
+                with suppress(UnknownResource):  # undefined meanwhile
+                    self._in_own(lambda own: self._crossings.look(own, name, part))  # noqa: B023
 
     def _repaired(self, resource: str, scope: Scope) -> list[Drift]:
         """In a transaction of its own, which may meet claims under way: again, until it is through."""

@@ -8,6 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from delimiter.engines.records import instant
+from delimiter.engines.sql.counters import Counters
+from delimiter.engines.sql.counts import Counts
 from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.projects import within
 from delimiter.engines.sql.sums import halves, whole
@@ -19,9 +21,11 @@ __all__ = ["Surveys"]
 class Surveys:
     """Looks over one store."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, counters: Counters, counts: Counts) -> None:
         tables, clock = ground.tables, ground.clock
         self._tables = ground.tables
+        self._counters = counters
+        self._counts = counts
         self._definitions = ground.definitions
         self._now = clock.now
         c, a = tables.claims.c, tables.allocations.c
@@ -44,6 +48,9 @@ class Surveys:
                 limits[row.project][row.name], sums[row.project][row.name] = row.maximum, held
             if row.in_tree or held[0]:
                 holding.add(row.project)
+        for project, resource, used in self._counted(connection, projects, limits, sums):
+            sums[project][resource] = [used, 0]
+            holding.add(project)
         ordered = in_order(projects[name] for name in holding)
         for one in reversed(ordered):  # children before their parents
             for name, held in sums[one.id].items() if one.parent is not None else ():
@@ -58,6 +65,29 @@ class Surveys:
             )
             for one in ordered
         ]
+
+    def _counted(
+        self,
+        connection: sa.Connection,
+        projects: dict[str, Project],
+        limits: dict[str, dict[str, int]],
+        sums: dict[str, dict[str, list[int]]],
+    ) -> list[tuple[str, str, int]]:
+        """What projects hold of counted resources; those that have rows and were never met before are added."""
+        if not self._counts.names():
+            return []
+        definitions = {d.resource.name: d for d in self._definitions.all(connection)}
+        found = [
+            (project, resource, used)
+            for resource in sorted(self._counts.names() & definitions.keys())
+            for project, used in self._counts.by_owner(connection, resource, "project")
+        ]
+        strangers = sorted({project for project, _, _ in found} - projects.keys())
+        starts = [(name, Scope("project", project)) for project in strangers for name in definitions]
+        for (name, scope), bounds in self._counters.bounds(connection, definitions, starts).items():
+            projects[scope.name] = Project(scope.name, None)
+            limits[scope.name][name], sums[scope.name][name] = bounds[0], [0, 0]
+        return found
 
     def _every_project(self) -> sa.Select[Any]:
         """A row for each project and resource: those of the tree, and roots that were never added to it."""
@@ -118,6 +148,8 @@ class Surveys:
     def consumers(
         self, connection: sa.Connection, resource: str, scope: Scope, *, size: int
     ) -> list[Consumer]:
+        if resource in self._counts:
+            return self._counts.consumers(connection, resource, scope, size=size)
         c, a = self._tables.claims.c, self._tables.allocations.c
         high, low = halves(a.amount, "used")
         names = [sa.func.coalesce(c.project_id, ""), sa.func.coalesce(c.user_id, "")]

@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import (
     DBAPIError,
+    IntegrityError,
     InterfaceError,
     OperationalError,
     PendingRollbackError,
@@ -224,6 +225,10 @@ class Transactions:
             )
 
     # -- errors -------------------------------------------------------------------------------------------------
+
+    def met_another(self, error: SQLAlchemyError) -> bool:
+        """Whether a statement of the caller's own failed because of another transaction, and not of its own rows."""
+        return not isinstance(error, IntegrityError) and isinstance(self._translated(error), Conflict)
 
     @contextmanager
     def translating(self) -> Iterator[None]:

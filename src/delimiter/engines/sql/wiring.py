@@ -13,13 +13,16 @@ from delimiter.engine import Engine, OpenOptions
 from delimiter.engines.sql.bounds import Bounds
 from delimiter.engines.sql.changes import Changes
 from delimiter.engines.sql.claims import Claims
-from delimiter.engines.sql.counters import Counters, Outdated
+from delimiter.engines.sql.counters import Counters
+from delimiter.engines.sql.counts import Counts
+from delimiter.engines.sql.crossings import Crossings
 from delimiter.engines.sql.databases import Clock, database_of
 from delimiter.engines.sql.definitions import Definitions
 from delimiter.engines.sql.edits import Edits
 from delimiter.engines.sql.events import EventLog
 from delimiter.engines.sql.expiry import Expiry, RunOut
 from delimiter.engines.sql.ground import Ground
+from delimiter.engines.sql.guards import Guards
 from delimiter.engines.sql.limits import Limits
 from delimiter.engines.sql.locking import CounterLocks
 from delimiter.engines.sql.moving import Moving
@@ -32,6 +35,7 @@ from delimiter.engines.sql.surveys import Surveys
 from delimiter.engines.sql.transactions import Transactions
 from delimiter.engines.sql.upgrade import upgrade
 from delimiter.engines.sql.upkeep import Upkeep
+from delimiter.engines.sql.ways import Outdated
 from delimiter.engines.sql.writing import ClaimWriter
 from delimiter.errors import Conflict
 
@@ -66,13 +70,28 @@ class Wired(Engine):
         counters, locks, sums = Counters(ground), CounterLocks(tables, database), Sums(tables)
         self._expiry = Expiry(ground, self._claims, writer, counters)
         self._changes = Changes(self._claims, writer, counters, self._expiry)
-        self._readings = Readings(ground, self._claims)
-        self._surveys = Surveys(ground)
+        self._counts = Counts(ground)
+        self._crossings = Crossings(ground, counters, locks, self._counts)
+        self._guards = Guards(
+            ground, self._transactions, counters, self._changes, self._counts, self._crossings
+        )
+        self._readings = Readings(ground, self._claims, self._counts)
+        self._surveys = Surveys(ground, counters, self._counts)
         bounds = Bounds(ground, locks, sums, counters, self._expiry)
-        self._limits = Limits(ground, locks, sums, bounds, self._readings)
-        moving = Moving(ground, counters, locks, self._limits, self._expiry)
+        self._limits = Limits(ground, locks, sums, bounds, self._readings, self._counts)
+        moving = Moving(ground, counters, locks, self._limits, self._expiry, self._counts)
         promises = Promises(ground, counters)
-        self._edits = Edits(ground, counters, locks, self._limits, moving, promises, self._readings)
+        self._edits = Edits(
+            ground,
+            counters,
+            locks,
+            self._limits,
+            moving,
+            promises,
+            self._readings,
+            self._crossings,
+            self._counts,
+        )
         self._upkeep = Upkeep(ground, writer, counters, locks, sums, bounds, self._expiry)
         self._ready = not options.create
         self._making = threading.Lock()
@@ -115,6 +134,8 @@ class Wired(Engine):
     def _reading(self, step: Callable[[sa.Connection], T], connection: CallersConnection | None = None) -> T:
         self.prepare()
         if connection is not None:
+            if self._counts.names():
+                self._guards.flush(connection)  # rows that are counted may be waiting there
             with self._transactions.of_caller(connection, writing=False) as joined:
                 return step(joined)
         with self._transactions.reading() as reading:

@@ -1,0 +1,304 @@
+"""Counted resources: what the rows of the service's own tables add up to. No number of it is stored."""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.functions import FunctionElement
+
+from delimiter.counted import Counted, MissingIndex
+from delimiter.engines.sql.chunking import chunks
+from delimiter.engines.sql.ground import Ground
+from delimiter.engines.sql.ways import Start
+from delimiter.errors import InvalidRequest
+from delimiter.model import Consumer, Scope, ScopeKind
+
+__all__ = ["Counts"]
+
+#: Sums taken by one statement: SQLite allows a row no more than 2000 columns, and a query 500 terms.
+_AT_ONCE: Final = 100
+
+
+class Counts:
+    """The counted resources of one store, as this process counts them."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._database = ground.database
+        self._definitions = ground.definitions
+        self._ancestors = ground.tables.ancestors
+        self._projects = ground.projects
+        self._counted: dict[str, _Count] = {}
+        self._statement = lru_cache(maxsize=256)(self._build)
+
+    def register(self, resource: str, counted: Counted) -> None:
+        """From now on; ``InvalidRequest`` where the expressions cannot be counted by."""
+        self._counted[resource] = _Count(resource, counted)
+        self._statement.cache_clear()
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self._counted)
+
+    def __contains__(self, resource: object) -> bool:
+        return resource in self._counted
+
+    def is_recorded(self, connection: sa.Connection, resource: str) -> bool:
+        """Whether every process, and operators, can know that the resource is counted and where."""
+        return self._definitions.is_recorded(connection, resource, self._counted[resource].description())
+
+    def record(self, connection: sa.Connection, resource: str) -> None:
+        self._definitions.record_counted(connection, resource, self._counted[resource].description())
+
+    def can(self, resource: str, kind: ScopeKind) -> bool:
+        """Whether rows tell whose they are, of this kind."""
+        return self._counted[resource].owner(kind) is not None or kind == "total"
+
+    # -- sums ---------------------------------------------------------------------------------------------------
+
+    def of(self, connection: sa.Connection, wanted: Iterable[Start]) -> dict[Start, int]:
+        """What each scope uses of each resource, a project with all below it, in one statement.
+
+        To be called after whatever locks have to be held: at READ COMMITTED a statement that waited still sees the rest
+        of the world as it was before the wait.
+        """
+        sums = dict.fromkeys(wanted, 0)
+        countable = sorted(start for start in sums if self.can(start[0], start[1].kind))
+        for part in chunks(countable, _AT_ONCE):
+            shape = tuple((resource, scope.kind) for resource, scope in part)
+            row = connection.execute(self._statement(shape), self._values(connection, part)).one()
+            sums.update((start, _whole(amount)) for start, amount in zip(part, row, strict=True))
+        return sums
+
+    def _values(self, connection: sa.Connection, starts: Sequence[Start]) -> dict[str, Any]:
+        listed = [
+            scope.name
+            for resource, scope in starts
+            if scope.kind == "project" and self._lists_names(self._counted[resource])
+        ]
+        below = self._projects.all_below(connection, listed)
+        values: dict[str, Any] = {}
+        for number, (resource, scope) in enumerate(starts):
+            count = self._counted[resource]
+            if scope.kind == "project" and self._lists_names(count):
+                names = [scope.name, *below.get(scope.name, ())]
+                values[f"scope{number}"] = count.convert(scope.kind, names)
+            elif scope.kind == "project":
+                values[f"scope{number}"] = values[f"top{number}"] = scope.name
+            elif scope.kind == "user":
+                values[f"scope{number}"] = count.convert(scope.kind, [scope.name])
+        return values
+
+    def _lists_names(self, count: _Count) -> bool:
+        """Whether a subtree's names must be handed over one by one, because its column cannot be joined by an index."""
+        return not (self._database.joins_text and count.is_text("project"))
+
+    def _build(self, shape: tuple[tuple[str, ScopeKind], ...]) -> sa.Select[Any]:
+        return sa.select(
+            *(
+                self._counted[resource]
+                .select(self._is_owned(self._counted[resource], kind, number))
+                .scalar_subquery()
+                .label(f"sum{number}")
+                for number, (resource, kind) in enumerate(shape)
+            )
+        )
+
+    def _is_owned(self, count: _Count, kind: ScopeKind, number: int) -> sa.ColumnElement[bool] | None:
+        column = count.owner(kind)
+        if column is None:
+            return None
+        if kind == "user" or self._lists_names(count):
+            return column.in_(sa.bindparam(f"scope{number}", expanding=True, type_=column.type))
+        x = self._ancestors.c
+        # One list of names rather than two conditions with OR, which would keep PostgreSQL from using the index. The
+        # collation is that of the service's column: that of ours would do the same.
+        itself = sa.select(sa.bindparam(f"scope{number}", type_=sa.String()))
+        top = sa.bindparam(f"top{number}", type_=x.ancestor.type)
+        below = sa.select(self._database.collated(x.project, column.type)).where(x.ancestor == top)
+        return column.in_(sa.union_all(itself, below))
+
+    # -- all at once --------------------------------------------------------------------------------------------
+
+    def by_owner(
+        self, connection: sa.Connection, resource: str, kind: ScopeKind
+    ) -> Iterator[tuple[str, int]]:
+        """What each project itself, or each user, uses; in no order."""
+        count = self._counted[resource]
+        column = count.owner(kind)
+        if column is None:
+            return
+        grouped = count.select(column.is_not(None)).add_columns(column.label("owner")).group_by(column)
+        for amount, owner in connection.execute(grouped):
+            if amount:
+                yield str(owner), _whole(amount)
+
+    def consumers(
+        self, connection: sa.Connection, resource: str, scope: Scope, *, size: int
+    ) -> list[Consumer]:
+        """Who holds most in a scope, the largest first, then by name."""
+        count = self._counted[resource]
+        owners = [
+            sa.null() if column is None else column
+            for column in (count.owner("project"), count.owner("user"))
+        ]
+        known = [column for column in owners if not isinstance(column, sa.sql.elements.Null)]
+        if scope.kind != "total" and not self.can(resource, scope.kind):
+            return []
+        statement = count.select(self._is_owned(count, scope.kind, 0)).add_columns(*owners).group_by(*known)
+        statement = statement.order_by(sa.desc(statement.selected_columns[0]), *known).limit(size)
+        rows = connection.execute(statement, self._values(connection, [(resource, scope)]))
+        return [
+            Consumer(
+                None if project is None else str(project), None if user is None else str(user), _whole(amount)
+            )
+            for amount, project, user in rows
+        ]
+
+    # -- indexes ------------------------------------------------------------------------------------------------
+
+    def missing_indexes(self, connection: sa.Connection) -> list[MissingIndex]:
+        """By which columns rows are looked up without an index, of every resource that some process has counted."""
+        found = []
+        inspector = sa.inspect(connection)
+        quote = connection.dialect.identifier_preparer.quote
+        for resource, text in sorted(self._definitions.counted(connection).items()):
+            told = json.loads(text)
+            table, schema = told.get("table"), told.get("schema")
+            if table is None or not inspector.has_table(table, schema=schema):
+                continue
+            for column in told["owners"]:
+                if column in _indexed_first(inspector, table, schema):
+                    continue
+                columns = list(dict.fromkeys([column, *told["columns"]]))
+                full = quote(table) if schema is None else f"{quote(schema)}.{quote(table)}"
+                name = quote(f"{table}_{'_'.join(columns)}"[:60])
+                ddl = f"CREATE INDEX {name} ON {full} ({', '.join(map(quote, columns))})"
+                found.append(
+                    MissingIndex(resource, table if schema is None else f"{schema}.{table}", column, ddl)
+                )
+        return found
+
+
+def _indexed_first(inspector: sa.Inspector, table: str, schema: str | None) -> set[str | None]:
+    """The columns with which an index, a unique constraint or the primary key begins."""
+    lists: list[Sequence[str | None]] = [
+        index["column_names"] for index in inspector.get_indexes(table, schema)
+    ]
+    lists += [unique["column_names"] for unique in inspector.get_unique_constraints(table, schema)]
+    lists.append(inspector.get_pk_constraint(table, schema)["constrained_columns"])
+    return {columns[0] for columns in lists if columns}
+
+
+class _Count:
+    """One counted resource: its expressions, looked through."""
+
+    def __init__(self, resource: str, counted: Counted) -> None:
+        self._amount = _expression(counted.amount, "amount")
+        if not any(isinstance(part, FunctionElement) for part in visitors.iterate(self._amount)):
+            raise InvalidRequest(
+                f"the amount of {resource} must add up rows, such as func.count() or func.sum({self._amount})"
+            )
+        self._owners: dict[str, sa.ColumnElement[Any] | None] = {
+            kind: None if given is None else _expression(given, kind)
+            for kind, given in (("project", counted.project), ("user", counted.user))
+        }
+        self._where = None if counted.where is None else _expression(counted.where, "where")
+        parts = [self._amount, *(owner for owner in self._owners.values() if owner is not None)]
+        # Of a mapped class the class itself: what it adds to its queries (its kind, with inheritance) is kept.
+        entities = [
+            given.parent.entity
+            for given in (counted.project, counted.user)
+            if isinstance(given, InstrumentedAttribute)
+        ]
+        probe = sa.select(*parts) if self._where is None else sa.select(*parts).where(self._where)
+        self._froms: Sequence[Any] = entities or probe.get_final_froms()
+        if not self._froms:
+            raise InvalidRequest(
+                f"from which table {resource} is counted cannot be told: name the column of the project or the user"
+            )
+        self._tables = [table for table in probe.get_final_froms() if isinstance(table, sa.Table)]
+
+    def owner(self, kind: str) -> sa.ColumnElement[Any] | None:
+        return self._owners.get(kind)
+
+    def select(self, owned: sa.ColumnElement[bool] | None) -> sa.Select[Any]:
+        statement = sa.select(sa.func.coalesce(self._amount, 0).label("amount")).select_from(*self._froms)
+        for condition in (self._where, owned):
+            if condition is not None:
+                statement = statement.where(condition)
+        return statement
+
+    def is_text(self, kind: str) -> bool:
+        owner = self._owners[kind]
+        return owner is not None and isinstance(owner.type, sa.String)
+
+    def convert(self, kind: str, names: Iterable[str]) -> list[Any]:
+        """Names as values of the service's column; one that cannot be in it has no rows there."""
+        owner = self._owners[kind]
+        assert owner is not None
+        convert = _converter(owner.type)
+        values = []
+        for name in names:
+            with suppress(ValueError):
+                value = convert(name)
+                if str(value) == name:  # `` 7`` and ``007`` are other projects than ``7``
+                    values.append(value)
+        return values
+
+    def description(self) -> str:
+        """Where it is counted from, as JSON; for operators, and to look for an index."""
+        owners = [owner for owner in self._owners.values() if isinstance(owner, sa.Column)]
+        tables = {table for table in self._tables for owner in owners if _is_of(owner, table)}
+        if len(tables) != 1:
+            return json.dumps({"table": None, "owners": [], "columns": []})
+        (table,) = tables
+        names = {owner.name for owner in owners}
+        others = {
+            part.name
+            for expression in (self._amount, self._where)
+            if expression is not None
+            for part in visitors.iterate(expression)
+            if isinstance(part, sa.Column) and _is_of(part, table) and part.name not in names
+        }
+        told = {
+            "table": table.name,
+            "schema": table.schema,
+            "owners": [owner.name for owner in owners],
+            "columns": sorted(others),
+        }
+        return json.dumps(told, sort_keys=True)
+
+
+def _is_of(column: sa.Column[Any], table: sa.Table) -> bool:
+    """By name: what comes from a mapped class is a column of a copy of the table."""
+    return getattr(column.table, "key", None) == table.key
+
+
+def _expression(given: Any, what: str) -> sa.ColumnElement[Any]:
+    if hasattr(given, "__clause_element__"):
+        given = given.__clause_element__()
+    if not isinstance(given, sa.ColumnElement):
+        raise InvalidRequest(
+            f"{what} must be an SQLAlchemy expression such as a column, not a value of type {type(given).__name__}"
+        )
+    return given
+
+
+def _converter(type_: sa.types.TypeEngine[Any]) -> Callable[[str], Any]:
+    if isinstance(type_, sa.Integer):
+        return int
+    if isinstance(type_, sa.Uuid) and type_.as_uuid:
+        return uuid.UUID
+    return str
+
+
+def _whole(amount: Any) -> int:
+    return math.ceil(amount or 0)
