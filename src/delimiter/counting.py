@@ -12,7 +12,7 @@ from delimiter import validation
 from delimiter.changes import NewClaim
 from delimiter.counted import Counted, Guard, GuardRequest, MissingIndex
 from delimiter.errors import InvalidRequest
-from delimiter.model import Claim
+from delimiter.model import Claim, Drift
 from delimiter.watching import Watching, owner
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Counting(Watching):
         parent = validation.optional_name(parent, "parent")
         external_id = validation.optional_name(external_id, "external_id")
         time_left = None if expires_in is None else validation.microseconds(expires_in, "expires_in")
-        known = self._engine.counted()
+        known = self._engine.counted_here()
         tracked = {name: amount for name, amount in asked.items() if name not in known}
         if not tracked and any(given is not None for given in (id, parent, external_id, expires_in)):
             raise InvalidRequest(
@@ -166,6 +166,42 @@ class Counting(Watching):
             user=user,
             optimistic=optimistic,
         )
+
+    def counted(self) -> dict[str, str]:
+        """The counted resources, also those that other processes count, with the table each is counted from.
+
+        >>> Delimiter("memory://").counted()
+        {}
+        """
+        return self._run(self._engine.counted)
+
+    def reconcile_counted(
+        self, resource: str, amount: Any, *, project: Any = None, user: Any = None, where: Any = None
+    ) -> Iterator[Drift]:
+        """Compare a *tracked* resource with what the rows of a table add up to: the arguments of :meth:`count`.
+
+        Yields a ``Drift`` for each project and user whose own claims (without those of projects below) come to another
+        sum. A reservation may have its row already or not yet: both agree. Nothing is repaired: a sum does not tell
+        which claim is wrong; a listing of what exists does. Raises what :meth:`count` does, ``UnknownResource`` too.
+
+        >>> import tempfile
+        >>> from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, func
+        >>> volumes = Table("volumes", MetaData(), Column("project_id", String(255)), Column("gb", Integer))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     engine = create_engine(f"sqlite:///{folder}/service.db")
+        ...     volumes.metadata.create_all(engine)
+        ...     quota = Delimiter(engine)
+        ...     quota.define_resource("storage.gb")
+        ...     claim = quota.claim({"storage.gb": 20}, project="acme")
+        ...     gb, project = func.sum(volumes.c.gb), volumes.c.project_id
+        ...     for drift in quota.reconcile_counted("storage.gb", gb, project=project):
+        ...         print(drift.scope, drift.recorded, drift.actual)
+        ...     engine.dispose()
+        project:acme 20 0
+        """
+        name = validation.name(resource, "the resource's name")
+        counted = Counted(amount, project, user, where)
+        return iter(self._run(lambda: list(self._engine.counted_drifts(name, counted))))
 
     def missing_indexes(self) -> list[MissingIndex]:
         """The columns that guards look rows up by without an index, each with the DDL that makes one.

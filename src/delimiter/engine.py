@@ -239,9 +239,17 @@ class Engine(ABC):
         """
         raise Unsupported(f"{_COUNTING} (asked for {resource})")
 
-    def counted(self) -> frozenset[str]:
-        """The resources that are counted here."""
+    def counted_here(self) -> frozenset[str]:
+        """The resources that this process counts."""
         return frozenset()
+
+    def counted(self) -> dict[str, str]:
+        """The resources that any process counts, with the table each is counted from (empty if it is not just one)."""
+        return {}
+
+    def counted_drifts(self, resource: str, counted: Counted) -> Iterator[Drift]:
+        """Where what is claimed disagrees with what rows of the service add up to; for a resource that is tracked."""
+        raise Unsupported(f"{_COUNTING} (asked for {resource})")
 
     def enter_guard(self, request: GuardRequest, *, connection: CallersConnection) -> Guard:
         """Take the guards of what is counted, and admit it with the claim on what is tracked, or refuse all of it.

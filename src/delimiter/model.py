@@ -285,8 +285,9 @@ class Event:
     """Something an operator may want to be told. ``seq`` grows without gaps for whoever reads.
 
     ``limit_changed``: the effective maximum of a scope, or the default of all (``"project:*"``, ``"user:*"``; then
-    ``used`` is ``None``). ``over_quota`` and ``back_within_quota``: a scope has come to hold more than its limit, or
-    no longer does. ``previous_limit`` is the limit before what happened, and equals ``limit`` if only usage changed.
+    ``used`` is ``None``, as it is for a resource that only other processes can count). ``over_quota`` and
+    ``back_within_quota``: a scope has come to hold more than its limit, or no longer does. ``previous_limit`` is the
+    limit before what happened, and equals ``limit`` if only usage changed.
     """
 
     seq: int

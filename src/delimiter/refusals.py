@@ -18,6 +18,7 @@ from delimiter.errors import (
 
 __all__ = [
     "already_known_as",
+    "counted_elsewhere",
     "counted_not_claimed",
     "edited_since",
     "ended_expired",
@@ -58,6 +59,13 @@ def counted_not_claimed(name: str) -> InvalidRequest:
     return InvalidRequest(
         f"{name} is counted from the service's own table and cannot be claimed; write its rows inside"
         f" guard({{{name!r}: …}}, …, connection=…)"
+    )
+
+
+def counted_elsewhere(name: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{name} is counted by its service, and this process does not know how; call count({name!r}, …) here too, or"
+        " ask the service"
     )
 
 

@@ -15,6 +15,7 @@ from delimiter import Delimiter, DelimiterError, Drift, Overage, Project, Projec
 from delimiter.cli import failures, options, show
 from delimiter.cli.safe_text import Text
 from delimiter.cli.session import Session
+from delimiter.counted import MissingIndex
 from delimiter.model import UNLIMITED
 
 __all__ = ["doctor"]
@@ -42,6 +43,9 @@ class Findings:
     claims: dict[str, int] = field(default_factory=dict)
     over_quota: list[Overage] = field(default_factory=list)
     drift: list[Drift] = field(default_factory=list)
+    #: Resources that are counted from a table of their service.
+    counted: dict[str, str] = field(default_factory=dict)
+    missing_indexes: list[MissingIndex] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
 
     @property
@@ -64,6 +68,7 @@ def doctor(session: Session) -> int:
         _read(quota, findings)
         _try_to_write(session, quota, findings)
         findings.drift = list(quota.reconcile())
+        findings.missing_indexes = quota.missing_indexes()
     findings.advice = _advice(findings)
     if session.as_json:
         session.answer({"healthy": findings.healthy, **_fields(findings)})
@@ -92,6 +97,7 @@ def _read(quota: Delimiter, findings: Findings) -> None:
     findings.tree = _size(quota.projects())
     findings.overbooking = quota.overbooking()
     findings.version = quota.version()
+    findings.counted = quota.counted()
     findings.over_quota = _over_quota(quota, quota.tree(), users)
 
 
@@ -119,7 +125,7 @@ def _try_to_write(session: Session, quota: Delimiter, findings: Findings) -> Non
     from delimiter.cli import reach
 
     name = f"delimiter doctor {uuid.uuid4()}"
-    asked = {resource.name: 1 for resource in quota.resources()}
+    asked = {resource.name: 1 for resource in quota.resources() if resource.name not in findings.counted}
     room = quota.check(asked, user=name).available if asked else {}
     with_room = next((name for name, most in room.items() if most != 0), None)
     if with_room is None or not reach.is_sql(session.url()):
@@ -141,6 +147,11 @@ def _advice(findings: Findings) -> list[str]:
         advice.append("Define a first resource: `delimiter resource define NAME --max N`")
     if findings.drift:
         advice.append("`delimiter reconcile --repair` sets the counters right, beside live claims.")
+    advice += [
+        f"Guards of {missing.resource} read {missing.table} row by row, without an index on {missing.column}:"
+        f" run `{missing.ddl}`"
+        for missing in findings.missing_indexes
+    ]
     if findings.over_quota:
         advice.append(
             "Over quota: nothing more is given there until enough is released, or the limit is raised."
@@ -180,6 +191,7 @@ def _rows(findings: Findings) -> list[tuple[str, Text]]:
         ("readable", _yes_or_no(findings.readable)),
         ("writable", _yes_or_no(findings.writable)),
         ("resources", Text(f"{findings.resources:,}")),
+        *((("counted", Text(_spoken_counted(findings))),) if findings.counted else ()),
         ("live claims", Text(f"{claims['provisioned']:,} provisioned, {claims['reserved']:,} reserved")),
         ("projects", Text(_spoken_tree(findings))),
         ("limits", Text(f"version {findings.version}")),
@@ -211,6 +223,10 @@ def _spoken_tree(findings: Findings) -> str:
     in_tree = f"{size['projects']:,} in the tree"
     levels = f" of {show.counted(size['levels'], 'level')}" if size["projects"] else ""
     return f"{in_tree}{levels}, overbooking {findings.overbooking}"
+
+
+def _spoken_counted(findings: Findings) -> str:
+    return ", ".join(f"{name} from {table or 'its service'}" for name, table in findings.counted.items())
 
 
 def _spoken(over: Overage) -> str:

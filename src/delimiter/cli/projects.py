@@ -133,6 +133,7 @@ def tree(session: Session, /, *, top: str | None, names: tuple[str, ...], depth:
         found = quota.tree()
         _known(quota, names)
         policy = quota.overbooking()
+        counted = quota.counted()
     forest = Forest(found, names)
     shown = forest.cut(forest.roots if top is None else [forest.find(top)], depth)
     if session.as_json:
@@ -151,6 +152,8 @@ def tree(session: Session, /, *, top: str | None, names: tuple[str, ...], depth:
     session.out.print()
     session.out.print(show.legend(session.out))
     session.out.print(Text(f"Overbooking is {policy}: {_MEANINGS[policy]}.", style="quiet"))
+    for name, table in counted.items():
+        session.out.print(show.advice(session.out, show.counted_elsewhere(name, table)))
 
 
 def _known(quota: Delimiter, names: Sequence[str]) -> None:

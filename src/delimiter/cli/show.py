@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -20,6 +20,7 @@ __all__ = [
     "amount",
     "bar",
     "claim_lines",
+    "counted_elsewhere",
     "drift_table",
     "fitting",
     "in_words",
@@ -134,13 +135,31 @@ def fitting(
     return Group(*lines())
 
 
-def usage_table(usages: Mapping[str, Usage], units: Mapping[str, str]) -> Table:
+def counted_elsewhere(resource: str, table: str) -> str:
+    """What this command cannot tell, and who can."""
+    where = f" from its table {table}" if table else ""
+    return f"{resource} is counted by its service{where}: ask the service how much is used."
+
+
+def usage_table(usages: Mapping[str, Usage], units: Mapping[str, str], counted: Container[str] = ()) -> Table:
     numbers = ("used", "reserved", "limit", "available")
     table = plain_table("resource", "", *numbers, "unit", right=numbers)
     # Where there is little room the bars give way before the names do.
     table.columns[0].no_wrap = max(map(len, usages), default=0) <= _LONG_NAME
     table.columns[-1].no_wrap = max((len(units.get(name, "")) for name in usages), default=0) <= _LONG_UNIT
     for name, usage in usages.items():
+        if name in counted:
+            unknown = Text("counted", style="quiet")
+            table.add_row(
+                Text(name),
+                Text(""),
+                unknown,
+                Text(""),
+                amount(usage.limit),
+                Text(""),
+                Text(units.get(name, "")),
+            )
+            continue
         table.add_row(
             Text(name),
             bar(usage),

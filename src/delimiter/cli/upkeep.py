@@ -12,7 +12,7 @@ from delimiter.cli import as_json, failures, options, show
 from delimiter.cli.claim_rows import ClaimRows
 from delimiter.cli.safe_text import Text
 from delimiter.cli.session import Session
-from delimiter.model import ClaimState, Drift, Scope
+from delimiter.model import ClaimState, Drift, Scope, Usage
 
 __all__ = ["claims", "expire", "prune", "reconcile", "usage"]
 
@@ -28,8 +28,9 @@ def usage(session: Session, /, *, project: str | None, user: str | None) -> None
     """
     with session.opened() as quota:
         used = quota.usage(project=project, user=user)
+        counted = quota.counted()
         if session.as_json:
-            session.answer(used)
+            session.answer({name: _fields(usage, counted.get(name)) for name, usage in used.items()})
             return
         units = {resource.name: resource.unit for resource in quota.resources()}
         parent = project is not None and any(one.parent == project for one in quota.projects())
@@ -40,9 +41,19 @@ def usage(session: Session, /, *, project: str | None, user: str | None) -> None
     below = ", with all below it" if parent else ""
     session.out.print(show.title(f"Usage of {show.spoken(scope)}{below}", session.shown_url()))
     session.out.print()
-    session.out.print(show.usage_table(used, units))
+    session.out.print(show.usage_table(used, units, counted))
     session.out.print()
     session.out.print(show.legend(session.out))
+    for sentence in (show.counted_elsewhere(name, counted[name]) for name in used if name in counted):
+        session.out.print(show.advice(session.out, sentence))
+
+
+def _fields(usage: Usage, counted_from: str | None) -> Usage | dict[str, Any]:
+    """Of a counted resource nobody but its service knows what is used; zeros would be a lie."""
+    if counted_from is None:
+        return usage
+    unknown = dict.fromkeys(("used", "reserved", "available"))
+    return {"limit": usage.limit, **unknown, "counted_from": counted_from}
 
 
 @click.command(

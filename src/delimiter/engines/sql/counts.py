@@ -7,6 +7,7 @@ import math
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -20,7 +21,8 @@ from delimiter.engines.sql.chunking import chunks
 from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.ways import Start
 from delimiter.errors import InvalidRequest
-from delimiter.model import Consumer, Scope, ScopeKind
+from delimiter.model import Consumer, Drift, Level, Scope, ScopeKind
+from delimiter.refusals import counted_elsewhere
 
 __all__ = ["Counts"]
 
@@ -35,6 +37,7 @@ class Counts:
         self._database = ground.database
         self._definitions = ground.definitions
         self._ancestors = ground.tables.ancestors
+        self._counters = ground.tables.counters
         self._projects = ground.projects
         self._counted: dict[str, _Count] = {}
         self._statement = lru_cache(maxsize=256)(self._build)
@@ -57,6 +60,20 @@ class Counts:
     def record(self, connection: sa.Connection, resource: str) -> None:
         self._definitions.record_counted(connection, resource, self._counted[resource].description())
 
+    def everywhere(self, connection: sa.Connection) -> dict[str, str]:
+        """Also what other processes count, each with its table."""
+        told = self._definitions.counted(connection)
+        return {resource: json.loads(text)["table"] or "" for resource, text in sorted(told.items())}
+
+    def is_elsewhere(self, connection: sa.Connection, resource: str) -> bool:
+        """Whether only other processes know how the resource is counted: what it uses cannot be told here."""
+        return resource not in self and self._definitions.is_counted(connection, resource)
+
+    def refuse_elsewhere(self, connection: sa.Connection, resources: Iterable[str]) -> None:
+        for name in resources:
+            if self.is_elsewhere(connection, name):
+                raise counted_elsewhere(name)
+
     def can(self, resource: str, kind: ScopeKind) -> bool:
         """Whether rows tell whose they are, of this kind."""
         return self._counted[resource].owner(kind) is not None or kind == "total"
@@ -76,6 +93,17 @@ class Counts:
             row = connection.execute(self._statement(shape), self._values(connection, part)).one()
             sums.update((start, _whole(amount)) for start, amount in zip(part, row, strict=True))
         return sums
+
+    def put_in(self, connection: sa.Connection, levels: Sequence[Level]) -> list[Level]:
+        """The levels with what is counted: that is not on counters, its rows say what is used, now."""
+        starts = [(level.resource, level.scope) for level in levels if level.resource in self]
+        sums = self.of(connection, starts) if starts else {}
+        return [
+            level
+            if (used := sums.get((level.resource, level.scope))) is None
+            else replace(level, used=used, reserved=0)
+            for level in levels
+        ]
 
     def _values(self, connection: sa.Connection, starts: Sequence[Start]) -> dict[str, Any]:
         listed = [
@@ -131,14 +159,30 @@ class Counts:
         self, connection: sa.Connection, resource: str, kind: ScopeKind
     ) -> Iterator[tuple[str, int]]:
         """What each project itself, or each user, uses; in no order."""
-        count = self._counted[resource]
-        column = count.owner(kind)
-        if column is None:
-            return
-        grouped = count.select(column.is_not(None)).add_columns(column.label("owner")).group_by(column)
-        for amount, owner in connection.execute(grouped):
-            if amount:
-                yield str(owner), _whole(amount)
+        yield from _by_owner(connection, self._counted[resource], kind)
+
+    def drifts(self, connection: sa.Connection, resource: str, counted: Counted) -> list[Drift]:
+        """What owners themselves hold of a tracked resource, beside what rows add up to.
+
+        A reservation's row may be there already or not yet: both agree.
+        """
+        count = _Count(resource, counted)
+        id, k = self._definitions.id_of(connection, resource), self._counters.c
+        found = []
+        for kind in ("project", "user"):
+            if count.owner(kind) is None:
+                continue
+            actual = dict(_by_owner(connection, count, kind))
+            own = sa.select(k.scope, k.used - k.used_below, k.reserved - k.reserved_below)
+            held = dict.fromkeys(actual, (0, 0))
+            rows = connection.execute(own.where(k.resource_id == id, k.kind == kind))
+            held.update((name, (used - reserved, used)) for name, used, reserved in rows)
+            for name, (least, most) in sorted(held.items()):
+                exists = actual.get(name, 0)
+                if not least <= exists <= most:
+                    recorded = least if exists < least else most
+                    found.append(Drift(resource, f"{kind}:{name}", recorded, exists))
+        return found
 
     def consumers(
         self, connection: sa.Connection, resource: str, scope: Scope, *, size: int
@@ -185,6 +229,16 @@ class Counts:
                     MissingIndex(resource, table if schema is None else f"{schema}.{table}", column, ddl)
                 )
         return found
+
+
+def _by_owner(connection: sa.Connection, count: _Count, kind: str) -> Iterator[tuple[str, int]]:
+    column = count.owner(kind)
+    if column is None:
+        return
+    grouped = count.select(column.is_not(None)).add_columns(column.label("owner")).group_by(column)
+    for amount, owner in connection.execute(grouped):
+        if amount:
+            yield str(owner), _whole(amount)
 
 
 def _indexed_first(inspector: sa.Inspector, table: str, schema: str | None) -> set[str | None]:

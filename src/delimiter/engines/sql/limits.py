@@ -89,11 +89,16 @@ class Limits:
         total = Scope.total()
         row = self._row(connection, definition.id, total)
         if (row is None or row.maximum is None) and before.max != after.max:
-            used = self._readings.standing(connection, name, total).used
+            used = self._used(connection, name, total)
             self._events.limit_changed(connection, name, str(total), before.max, after.max, used)
         for kind in ("project", "user"):
             was, now = before.default(kind)[0], after.default(kind)[0]
             self._events.limit_changed(connection, name, f"{kind}:*", was, now, None)
+
+    def _used(self, connection: sa.Connection, name: str, scope: Scope) -> int | None:
+        if self._counts.is_elsewhere(connection, name):
+            return None
+        return self._readings.standing(connection, name, scope).used
 
     def undefine(self, connection: sa.Connection, name: str) -> None:
         definition = self._definitions.locked(connection, [name], exclusive=True)[name]
@@ -141,7 +146,7 @@ class Limits:
 
         def told() -> None:
             if previous != maximum:
-                used = self._readings.standing(connection, name, scope).used
+                used = self._used(connection, name, scope)
                 self._events.limit_changed(connection, name, str(scope), previous, maximum, used)
 
         self._bounds.of_scope(connection, definition, scope, told)

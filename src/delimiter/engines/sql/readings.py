@@ -6,7 +6,6 @@ Reservations that ran out are left out wherever they are still counted.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -63,6 +62,7 @@ class Readings:
     def check(
         self, connection: sa.Connection, resources: Mapping[str, int], scopes: Sequence[Scope]
     ) -> Decision:
+        self._counts.refuse_elsewhere(connection, resources)
         levels = self._read(
             connection, [Scope.total(), *scopes], derive=False, whole_way=True, names=list(resources)
         )
@@ -87,6 +87,7 @@ class Readings:
 
         (Adding up the subtrees of all ancestors at once took MariaDB seconds in a deep tree.)
         """
+        self._counts.refuse_elsewhere(connection, names)
         projects = [scope.name for scope in scopes if scope.kind == "project"]
         above = [
             Scope("project", ancestor)
@@ -128,20 +129,7 @@ class Readings:
                     raise unknown_resource(name)
         rows = sorted(rows, key=lambda row: (row.name, _KINDS.index(row.kind), -row.distance))
         levels = [Level(row.name, Scope(row.kind, row.scope), row.maximum, *_used(row)) for row in rows]
-        return levels if derive is None else self._with_counted(connection, levels)
-
-    def _with_counted(self, connection: sa.Connection, levels: list[Level]) -> list[Level]:
-        """What is counted is not on counters: its rows say what is used, now."""
-        starts = [(level.resource, level.scope) for level in levels if level.resource in self._counts]
-        if not starts:
-            return levels
-        sums = self._counts.of(connection, starts)
-        return [
-            level
-            if (used := sums.get((level.resource, level.scope))) is None
-            else replace(level, used=used, reserved=0)
-            for level in levels
-        ]
+        return levels if derive is None else self._counts.put_in(connection, levels)
 
     def _build(
         self,

@@ -197,8 +197,15 @@ class SqlEngine(Wired):
         if not self._reading(lambda reading: self._counts.is_recorded(reading, resource)):
             self._in_own(lambda own: self._counts.record(own, resource))
 
-    def counted(self) -> frozenset[str]:
+    def counted_here(self) -> frozenset[str]:
         return self._counts.names()
+
+    def counted(self) -> dict[str, str]:
+        return self._reading(self._counts.everywhere)
+
+    def counted_drifts(self, resource: str, counted: Counted) -> Iterator[Drift]:
+        self._sweep_all()
+        yield from self._reading(lambda reading: self._counts.drifts(reading, resource, counted))
 
     def enter_guard(self, request: GuardRequest, *, connection: CallersConnection) -> Guard:
         self.prepare()
