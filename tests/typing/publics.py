@@ -24,6 +24,8 @@ from delimiter import (
     Usage,
     Violation,
 )
+from delimiter.handlers import guarded, transactional
+from delimiter.problems import problem
 
 
 def opening(engine: Engine) -> None:
@@ -82,3 +84,20 @@ async def awaited(engine: AsyncEngine, connection: AsyncConnection, session: Asy
         assert_type(await quota.usage(connection=connection), dict[str, Usage])
         assert_type(quota.claims(user="john"), AsyncIterator[Claim])
         await quota.release("1")
+
+
+def handlers(
+    quota: Delimiter, async_quota: delimiter.aio.Delimiter, engine: Engine, async_engine: AsyncEngine
+) -> None:
+    amounts = {"a.b": 1, "a.c": lambda size: size}  # inferred as dict[str, object]
+
+    @transactional(engine, connection="connection", timeout=timedelta(seconds=5))
+    @guarded(quota, amounts, project="project", connection="connection", claim="claim", expires_in=60)
+    def create(connection: Connection, claim: Claim, project: str, size: int) -> None: ...
+
+    @transactional(lambda self: self.engine)
+    @guarded(async_quota, lambda size: {"a.b": size}, user=lambda self: self.user)
+    async def create_async(self: object, session: AsyncSession, size: int) -> None: ...
+
+    create("acme", size=3)
+    assert_type(problem(OverLimit([])).status, int)

@@ -7,13 +7,45 @@ import subprocess
 import sys
 from pathlib import Path
 
-OPTIONAL = ("greenlet", "psycopg", "pymysql", "asyncmy", "aiosqlite", "pytest", "hypothesis")
+OPTIONAL = (
+    "greenlet",
+    "psycopg",
+    "pymysql",
+    "asyncmy",
+    "aiosqlite",
+    "pytest",
+    "hypothesis",
+    "fastapi",
+    "anyio",
+)
 
 CLAIM = """
 from delimiter import Delimiter
 with Delimiter("sqlite:///bare.db") as quota:
     quota.define_resource("a.thing", user_max=1)
     print(quota.claim({"a.thing": 1}, user="john").state)
+"""
+
+HANDLER = """
+from sqlalchemy import create_engine
+from sqlalchemy.orm import sessionmaker
+from delimiter import Delimiter, OverLimit
+from delimiter.handlers import guarded, transactional
+from delimiter.problems import problem
+engine = create_engine("sqlite:///bare.db")
+quota = Delimiter(engine)
+quota.define_resource("a.thing", user_max=1)
+
+@transactional(sessionmaker(engine))
+@guarded(quota, {"a.thing": 1}, user="user")
+def create(session, user):
+    return user
+
+print(create("john"))
+try:
+    create("john")
+except OverLimit as refusal:
+    print(problem(refusal).status)
 """
 
 COMMAND = """
@@ -41,6 +73,19 @@ def test_a_claim_and_the_command_line(tmp_path: Path) -> None:
     shown = without_extras(COMMAND, tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "a.thing" in shown.stdout
+
+
+def test_a_handler(tmp_path: Path) -> None:
+    handled = without_extras(HANDLER, tmp_path)
+    assert (handled.stdout, handled.returncode) == ("john\n403\n", 0), handled.stderr
+
+
+def test_a_missing_framework_is_named(tmp_path: Path) -> None:
+    failed = without_extras("\nimport delimiter.fastapi", tmp_path)
+    assert failed.returncode
+    assert failed.stderr.splitlines()[-1].endswith(
+        "delimiter.fastapi needs FastAPI: pip install 'delimiter[fastapi]'"
+    )
 
 
 def test_a_missing_driver_is_named(tmp_path: Path) -> None:
