@@ -58,9 +58,11 @@ docs: $(VENV)/.dev ## the documentation, to docs/_build/html
 	$(BIN)/sphinx-build --quiet -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-bench: $(VENV)/.dev ## claims per second on each database, beside hand-written SQL
+bench: $(VENV)/.dev ## claims per second on each database, beside hand-written SQL; what guards cost, with a chart
 	@tools/install-servers || echo "*** databases without a server are left out ***"
+	@$(SYNC) --inexact --group bench
 	$(BIN)/python benchmarks/claims.py
+	$(BIN)/python benchmarks/guards.py --chart docs/images/cost-of-a-guard.svg
 
 servers: ## installs PostgreSQL and MariaDB for the tests (root on Debian)
 	@tools/install-servers
