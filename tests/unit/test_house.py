@@ -26,6 +26,7 @@ ROOMS = {
     "handlers": "door",
     "problems": "door",
     "fastapi": "door",
+    "testing": "door",
     "quota": "desk",
     "counting": "desk",
     "watching": "desk",
