@@ -48,13 +48,14 @@ class World:
     def __post_init__(self) -> None:
         self.quota: Any = self.sandbox.quota
 
-    def crowd(self) -> None:
+    def crowd(self, *resources: str) -> None:
         """Somebody else of the same project takes all the room there is."""
-        room = self.quota.check({VCPU: 1}, **ACME).available[VCPU]
-        if room:
-            self.cloud.refuses = False
-            thing = self.cloud.create("neighbour", size=room, **ACME)
-            self.quota.claim({VCPU: room}, id=thing.id, **ACME)
+        self.cloud.refuses = False
+        for name in resources:
+            room = self.quota.check({name: 1}, **ACME).available[name]
+            if room:
+                thing = self._system(name).create("neighbour", size=room, **ACME)
+                self.quota.claim({name: room}, id=thing.id, **ACME)
 
     def used(self, resource: str) -> int:
         return int(self.sandbox.quota.usage(**ACME)[resource].used)
@@ -72,7 +73,7 @@ class World:
 
     def mend(self, resource: str) -> None:
         """What is done about what the listing tells."""
-        cloud = self.cloud if resource == VCPU else self.databases
+        cloud = self._system(resource)
         names = {thing.id: thing.name for thing in cloud.things()}
         for one in self.differences(resource):
             if not one.there:
@@ -86,7 +87,10 @@ class World:
                 cloud.confirm_resize(names[one.id])
 
     def _things(self, resource: str) -> list[Thing]:
-        return (self.cloud if resource == VCPU else self.databases).things()
+        return self._system(resource).things()
+
+    def _system(self, resource: str) -> Cloud:
+        return self.cloud if resource == VCPU else self.databases
 
 
 def _nothing(_: World) -> None:
@@ -108,6 +112,10 @@ class Scenario:
     #: Whether what exists is paid for at every moment, as long as the reservations live.
     paid_first: bool = True
     needs_transactions: bool = False
+
+
+def _no_room(world: World) -> None:
+    world.crowd(VCPU)
 
 
 # --- reserve first --------------------------------------------------------------------------------
@@ -184,7 +192,7 @@ def _nobody_confirmed(world: World) -> None:
     _has_vm(world)
     resize.begin(*_job(world, 8))
     world.sandbox.clock.advance(LONG)
-    world.crowd()
+    world.crowd(VCPU)
 
 
 # --- two services ---------------------------------------------------------------------------------
@@ -201,16 +209,14 @@ def _no_database_left(world: World) -> None:
 
 SCENARIOS: Final = {
     "create": Scenario(_create, (4,), crowded=((),)),
-    "create, where there is no room": Scenario(_create, (), World.crowd),
+    "create, where there is no room": Scenario(_create, (), _no_room),
     "create, and it is refused there": Scenario(_create, (), _refuses),
     "create, slower than the reservation lives": Scenario(
         _create, (4,), _is_slow, crowded=((),), paid_first=False
     ),
     "delete": Scenario(_delete, (), _has_vm, leaves="unfounded"),
     "create and claim": Scenario(_create_and_claim, (4,), crowded=((),), paid_first=False),
-    "create and claim, where there is no room": Scenario(
-        _create_and_claim, (), World.crowd, paid_first=False
-    ),
+    "create and claim, where there is no room": Scenario(_create_and_claim, (), _no_room, paid_first=False),
     "claim what appeared": Scenario(_settle, (4,), _appeared, crowded=((),), paid_first=False),
     "claim what is gone": Scenario(_settle, (), _appeared_and_went, leaves="unfounded"),
     "grow": Scenario(
@@ -224,6 +230,6 @@ SCENARIOS: Final = {
         _confirmed_too_late, (4,), _nobody_confirmed, paid_first=False, needs_transactions=True
     ),
     "two services": Scenario(_create_database, (1, 4), crowded=((),)),
-    "two services, no room for the server": Scenario(_create_database, (), World.crowd),
+    "two services, no room for the server": Scenario(_create_database, (), _no_room),
     "two services, no room for the database": Scenario(_create_database, (), _no_database_left),
 }

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from delimiter import validation
 from delimiter.errors import InvalidRequest
+from delimiter.model import Claim
 from delimiter.quota import Delimiter
-
-if TYPE_CHECKING:
-    from delimiter.model import Claim
 
 __all__ = ["assert_claims_unchanged", "assert_no_claims", "fill"]
 

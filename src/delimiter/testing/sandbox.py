@@ -22,6 +22,8 @@ __all__ = ["Sandbox"]
 class Sandbox:
     """A store with a quota on it, the clock of it, and failures to order.
 
+    ``quota`` is what the service under test is given, ``aio_quota`` the same store for a service on asyncio (it belongs
+    to the event loop that uses it first); ``clock`` moves the time of both, ``faults`` orders failures for both.
     ``store`` is ``"memory://"`` (empty, of this sandbox alone), or the URL of a database, or an ``sqlalchemy.Engine``
     of the service (for ``connection=``; it stays open); a driver for asyncio is ``InvalidRequest``. The other
     arguments are those of :class:`~delimiter.Delimiter`.
@@ -52,19 +54,13 @@ class Sandbox:
             )
         self._engine = engine
         self._aio_quota: FaultyAioDelimiter | None = None
-        #: Orders failures for both quotas.
         self.faults = Faults()
-        #: The quota that the service under test is given.
         self.quota: Delimiter = FaultyDelimiter(engine, self.faults, timeout=self._timeout)
-        #: Moves the time of both quotas.
         self.clock = Clock(self.quota)
 
     @property
     def aio_quota(self) -> aio.Delimiter:
-        """The same store for a service on asyncio; it belongs to the event loop that uses it first.
-
-        What is not under ``connection=`` runs in threads. It needs the extra ``asyncio``.
-        """
+        """Calls without ``connection=`` run in threads. It needs the extra ``asyncio``."""
         if self._aio_quota is None:
             from delimiter.testing.awaited import FaultyAioDelimiter
 
