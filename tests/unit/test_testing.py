@@ -199,6 +199,26 @@ def test_failures_in_the_callers_transaction(tmp_path: Path) -> None:
     engine.dispose()
 
 
+def test_guards_meet_failures_too(tmp_path: Path) -> None:
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'service.db'}")
+    rows = sa.Table("rows", sa.MetaData(), sa.Column("project", sa.String(50)))
+    rows.metadata.create_all(engine)
+    with Sandbox(engine) as sandbox:
+        quota, faults = sandbox.quota, sandbox.faults
+        quota.define_resource(CPU, project_max=1)
+        quota.count(CPU, sa.func.count(), project=rows.c.project)
+        for failure, error in ((faults.conflict(), Conflict), (faults.store_down(), StoreUnavailable)):
+            with (
+                failure,
+                pytest.raises(error),
+                engine.begin() as connection,
+                quota.guard({CPU: 1}, project="acme", connection=connection),
+            ):
+                pytest.fail("nobody comes in")
+        assert used(quota) == 0
+    engine.dispose()
+
+
 def test_a_failure_that_nothing_met_is_told(sandbox: Sandbox) -> None:
     faults = sandbox.faults
     unmet = pytest.raises(

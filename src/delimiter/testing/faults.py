@@ -16,6 +16,7 @@ from delimiter.quota import Delimiter
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from delimiter.counted import Guard, GuardRequest
     from delimiter.engine import Engine
     from delimiter.model import CallersConnection
 
@@ -78,7 +79,7 @@ class Faults:
 
     @contextmanager
     def conflict(self, *, times: int = 1) -> Iterator[None]:
-        """The next ``times`` changes of claims are a ``Conflict``; nothing of them happens.
+        """The next ``times`` changes of claims, or guards entered, are a ``Conflict``; nothing of them happens.
 
         With ``connection=`` the caller must roll back and begin the whole transaction again.
         """
@@ -110,10 +111,15 @@ class Faults:
             raise AssertionError(f"{kind.value} was met by {fault.met} calls, not by {wanted}")
 
     def around(
-        self, call: Callable[[], T], *, connection: CallersConnection | None, claim_id: str | None
+        self,
+        call: Callable[[], T],
+        *,
+        connection: CallersConnection | None,
+        claim_id: str | None,
+        change: bool,
     ) -> T:
         """Make the call, unless a failure was ordered for it."""
-        fault = self._meet(change=claim_id is not None, own=connection is None)
+        fault = self._meet(change=change, own=connection is None)
         if fault is None:
             return call()
         if fault.kind is _Kind.STORE_DOWN:
@@ -179,4 +185,13 @@ class FaultyDelimiter(Delimiter):
             lambda: inside(call, connection=connection, claim_id=claim_id),
             connection=connection,
             claim_id=claim_id,
+            change=claim_id is not None,
+        )
+
+    def _enter_guard(self, request: GuardRequest, *, connection: CallersConnection) -> Guard:
+        inside = super()._enter_guard
+        if request.claim is not None:
+            return inside(request, connection=connection)  # a change that has a claim's id
+        return self._faults.around(
+            lambda: inside(request, connection=connection), connection=connection, claim_id=None, change=True
         )
