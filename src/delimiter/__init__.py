@@ -24,6 +24,7 @@ from delimiter.errors import (
     UnknownResource,
     Unsupported,
 )
+from delimiter.listing import Adopted, Existing, Mismatch, Progress
 from delimiter.model import (
     Claim,
     Consumer,
@@ -48,6 +49,7 @@ from delimiter.quota import Delimiter
 __version__ = version("delimiter")
 
 __all__ = [
+    "Adopted",
     "BelowMinimum",
     "Claim",
     "ClaimConflict",
@@ -60,13 +62,16 @@ __all__ = [
     "DelimiterError",
     "Drift",
     "Event",
+    "Existing",
     "Explanation",
     "InvalidRequest",
     "Level",
+    "Mismatch",
     "OverLimit",
     "Overage",
     "Overbooking",
     "OwnLimit",
+    "Progress",
     "Project",
     "ProjectUsage",
     "Request",

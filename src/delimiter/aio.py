@@ -150,6 +150,8 @@ class Delimiter:
     prune = _awaited(_Delimiter.prune)
     prune_events = _awaited(_Delimiter.prune_events)
     reconcile = _iterated(_Delimiter.reconcile)
+    reconcile_with = _iterated(_Delimiter.reconcile_with)
+    adopt = _awaited(_Delimiter.adopt)
 
     @asynccontextmanager
     async def guard(

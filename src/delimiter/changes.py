@@ -6,9 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-__all__ = ["Admit", "Change", "NewClaim", "Provision", "Release", "Renew", "Resize", "Transfer"]
+if TYPE_CHECKING:
+    from delimiter.model import Claim
+
+__all__ = ["Admit", "Change", "Correct", "NewClaim", "Provision", "Release", "Renew", "Resize", "Transfer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ class Admit:
     """Several new claims, all or none. A parent may be an earlier one of them."""
 
     claims: tuple[NewClaim, ...]
+    #: They stand for what exists already: no upper limit refuses them, and whoever is over quota by them is told of.
+    existing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,4 +92,25 @@ class Release:
     force: bool = False
 
 
-Change: TypeAlias = Admit | Provision | Renew | Resize | Transfer | Release
+@dataclass(frozen=True, slots=True)
+class Correct:
+    """A claim becomes what really exists, that claim alone; without resources it ends.
+
+    No limit and no floor refuses it.
+
+    Only if it is still exactly as it was ``seen`` and nothing has changed it after ``unchanged_since`` (microseconds
+    since 1970, by the store's clock): otherwise ``ClaimConflict``.
+    """
+
+    seen: Claim
+    unchanged_since: int
+    resources: Mapping[str, int]
+    project: str | None
+    user: str | None
+
+    @property
+    def id(self) -> str:
+        return self.seen.id
+
+
+Change: TypeAlias = Admit | Provision | Renew | Resize | Transfer | Release | Correct

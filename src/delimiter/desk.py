@@ -13,10 +13,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from delimiter import validation
-from delimiter.engine import Engine, OpenOptions, open_engine
+from delimiter.engine import ClaimQuery, Engine, OpenOptions, open_engine
 from delimiter.errors import Conflict, DelimiterError, StoreUnavailable
 from delimiter.freshness import Freshness
-from delimiter.model import Drift
+from delimiter.model import Claim, Drift
 
 if TYPE_CHECKING:
     from delimiter.model import CallersConnection
@@ -28,6 +28,9 @@ T = TypeVar("T")
 
 #: Claims swept or pruned in one transaction: long enough to be worth a commit, short enough not to be in the way.
 _BATCH: Final = 200
+
+#: Claims fetched at a time: an iterator holds one page, whatever the number of claims.
+_PAGE: Final = 500
 
 #: Waits between attempts start near the time of one transaction and stay far below any timeout.
 _FIRST_PAUSE: Final = 0.002
@@ -124,6 +127,13 @@ class Desk:
         drifts = self._engine.drifts(repair=repair)
         # Repairs are made now, not when somebody looks at the answer.
         return iter(list(drifts)) if repair else drifts
+
+    def _pages(self, query: ClaimQuery) -> Iterator[Claim]:
+        after: int | None = 0
+        while after is not None:
+            start = after
+            page, after = self._run(lambda: self._engine.page_of_claims(query, after=start, size=_PAGE))  # noqa: B023
+            yield from page
 
     # -- trying again -------------------------------------------------------------------------------------------
 

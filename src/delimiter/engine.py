@@ -126,10 +126,11 @@ class Engine(ABC):
         the caller's). A refused change leaves no trace and does not disturb its neighbours. A change whose answer
         must be one of these errors is answered by the error as a value: everything that the interface says of that
         verb. Must hold after every call: for each limited scope ``used <= limit``, unless the limit was lowered below
-        what was used, and then nothing made it grow; ``used`` is the sum of the claims charged; an admitted change is
-        there whole and exactly once, however often its id is replayed; what fits is not refused, and reservations
-        that ran out do not count, swept or not. In the caller's transaction nothing is committed, rolled back or
-        retried; what cannot be decided on its snapshot raises ``Conflict``.
+        what was used, and then nothing made it grow but what only records what exists already (``Admit.existing``,
+        ``Correct``); ``used`` is the sum of the claims charged; an admitted change is there whole and exactly once,
+        however often its id is replayed; what fits is not refused, and reservations that ran out do not count, swept
+        or not. In the caller's transaction nothing is committed, rolled back or retried; what cannot be decided on its
+        snapshot raises ``Conflict``.
         """
 
     @abstractmethod
@@ -224,6 +225,13 @@ class Engine(ABC):
     @abstractmethod
     def get_claim(self, id: str) -> Claim:
         """One claim by id or external id, ended ones too."""
+
+    @abstractmethod
+    def claims_named(self, names: Sequence[str], *, since: int) -> list[tuple[Claim, bool]]:
+        """Every claim that has one of these as its id or external id, live or ended, in the order they were made.
+
+        With each: whether it was made, changed or ended after ``since`` (microseconds since 1970).
+        """
 
     @abstractmethod
     def page_of_claims(self, query: ClaimQuery, *, after: int, size: int) -> tuple[list[Claim], int | None]:

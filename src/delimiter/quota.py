@@ -6,14 +6,14 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, get_args
 
 from delimiter import validation
 from delimiter.changes import Admit, Change, NewClaim, Provision, Release, Renew, Resize, Transfer
-from delimiter.counting import Counting
 from delimiter.engine import ClaimQuery
 from delimiter.errors import DelimiterError, InvalidRequest, UnknownClaim
 from delimiter.model import Claim, ClaimState, Request, Scope
+from delimiter.reconciling import Reconciling
 from delimiter.watching import owner
 
 if TYPE_CHECKING:
@@ -21,11 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Delimiter"]
 
-#: Claims fetched at a time by ``claims()``: the iterator holds one page, whatever the number of claims.
-_PAGE: Final = 500
 
-
-class Delimiter(Counting):
+class Delimiter(Reconciling):
     """Keeps projects and users inside their quotas.
 
     ``url_or_engine`` is a URL (``sqlite:///quota.db``, ``postgresql+psycopg://…``, ``mysql+pymysql://…``, ``memory://``)
@@ -285,13 +282,6 @@ class Delimiter(Counting):
             subtree=bool(subtree),
         )
         return self._pages(query)
-
-    def _pages(self, query: ClaimQuery) -> Iterator[Claim]:
-        after: int | None = 0
-        while after is not None:
-            start = after
-            page, after = self._run(lambda: self._engine.page_of_claims(query, after=start, size=_PAGE))  # noqa: B023
-            yield from page
 
     def _admit(self, requests: Sequence[Request], connection: CallersConnection | None) -> Sequence[Claim]:
         claims = tuple(_new_claim(request) for request in requests)

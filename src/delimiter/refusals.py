@@ -28,6 +28,7 @@ __all__ = [
     "has_claims",
     "has_counted",
     "id_used_before",
+    "no_longer_as_seen",
     "not_to_renew",
     "overbooked",
     "placed_elsewhere",
@@ -97,6 +98,10 @@ def external_id_taken(external_id: str, holder: str) -> ClaimConflict:
 
 def already_known_as(id: str, external_id: str | None) -> ClaimConflict:
     return ClaimConflict(f"claim {id!r} is provisioned already, as {external_id!r}")
+
+
+def no_longer_as_seen(id: str) -> ClaimConflict:
+    return ClaimConflict(f"claim {id!r} is no longer as it was seen; look again before it is corrected")
 
 
 def not_to_renew(id: str) -> InvalidRequest:

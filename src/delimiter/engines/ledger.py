@@ -12,17 +12,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from delimiter.changes import Admit, Change, NewClaim, Provision, Release, Renew, Resize, Transfer
+from delimiter.changes import Admit, Change, Correct, NewClaim, Provision, Release, Renew, Resize, Transfer
 from delimiter.engine import Answer
+from delimiter.engines.differences import Differences, over_limit
 from delimiter.engines.records import Counter, Entry
-from delimiter.errors import BelowMinimum, DelimiterError, OverLimit
-from delimiter.model import CEILING, UNLIMITED, Scope, Violation
+from delimiter.errors import DelimiterError
+from delimiter.model import Scope
 from delimiter.refusals import (
     already_known_as,
     ended_expired,
     ended_released,
     external_id_taken,
     id_used_before,
+    no_longer_as_seen,
     not_to_renew,
     unknown_claim,
 )
@@ -30,30 +32,8 @@ from delimiter.refusals import (
 __all__ = ["Ledger", "over_limit"]
 
 
-@dataclass(slots=True)
-class _Difference:
-    used: int = 0
-    reserved: int = 0
-    used_below: int = 0
-    reserved_below: int = 0
-
-    @property
-    def provisioned(self) -> int:
-        return self.used - self.reserved
-
-
-_Differences: TypeAlias = dict[Counter, _Difference]
-
 #: The counters charged for one resource of one owner.
 Path: TypeAlias = Callable[[str, str | None, str | None], Sequence[Counter]]
-
-
-def over_limit(resource: str, scope: Scope, limit: int, used: int, requested: int) -> Violation | None:
-    """Why ``requested`` more does not fit, if it does not. Unlimited counts up to what a column can hold."""
-    bound = CEILING if limit == UNLIMITED else limit
-    if used + requested <= bound:
-        return None
-    return Violation(resource, str(scope), bound, used, requested, max(0, bound - used))
 
 
 @dataclass(slots=True)
@@ -98,6 +78,8 @@ class Ledger:
                     return self._transfer(change)
                 case Release():
                     return self._release(change)
+                case Correct():
+                    return self._correct(change)
         except DelimiterError as refusal:
             return refusal
 
@@ -106,15 +88,18 @@ class Ledger:
     def _admit(self, change: Admit) -> Answer:
         replayed = {claim.id: self._replay(claim) for claim in change.claims if claim.id in self.entries}
         made: dict[str, Entry] = {}
+        holders = self._holders() if any(claim.external_id for claim in change.claims) else {}
         for number, claim in enumerate(change.claims):
             if claim.id not in replayed:
-                made[claim.id] = self._new_entry(claim, change.claims[:number], made)
-        differences: _Differences = defaultdict(_Difference)
+                entry = made[claim.id] = self._new_entry(claim, change.claims[:number], made, holders)
+                if entry.external_id is not None:
+                    holders[entry.external_id] = entry
+        differences = Differences()
         for entry in made.values():
             self._charge(differences, entry, entry.resources, +1)
         own = {str(scope) for claim in change.claims for scope in Scope.owned(claim.project, claim.user)}
-        self._refuse_growth(differences, own)
-        self._apply(differences)
+        differences.refuse_growth(own, existing=change.existing)
+        differences.apply()
         for entry in made.values():
             if entry.parent is not None:
                 (made.get(entry.parent) or self.entries[entry.parent]).children_added += 1
@@ -137,13 +122,19 @@ class Ledger:
             raise id_used_before(claim.id)
         return self._live(entry)
 
-    def _new_entry(self, claim: NewClaim, earlier: Sequence[NewClaim], made: Mapping[str, Entry]) -> Entry:
+    def _new_entry(
+        self,
+        claim: NewClaim,
+        earlier: Sequence[NewClaim],
+        made: Mapping[str, Entry],
+        holders: Mapping[str, Entry],
+    ) -> Entry:
         parent = None
         if claim.parent is not None:
             parent = self.parent_id(claim, earlier)
             self._live(made.get(parent) or self.entries[parent])
-        if claim.external_id is not None:
-            self._refuse_taken(claim.external_id, [*self.entries.values(), *made.values()])
+        if claim.external_id is not None and (holder := holders.get(claim.external_id)) is not None:
+            raise external_id_taken(claim.external_id, holder.id)
         return Entry(
             id=claim.id,
             resources=dict(claim.resources),
@@ -176,16 +167,15 @@ class Ledger:
         if change.external_id is not None and change.external_id != entry.external_id:
             if entry.state == "provisioned" and entry.external_id is not None:
                 raise already_known_as(entry.id, entry.external_id)
-            self._refuse_taken(change.external_id, self.entries.values())
+            if (holder := self._holders().get(change.external_id)) is not None:
+                raise external_id_taken(change.external_id, holder.id)
             entry.external_id = change.external_id
             entry.changed = True
         if entry.state == "reserved":
-            differences: _Differences = defaultdict(_Difference)
+            differences = Differences()
             for counter, amount in self._charges(entry.project, entry.user, entry.resources):
-                differences[counter].reserved -= amount
-                if _is_above(counter, entry.project):
-                    differences[counter].reserved_below -= amount
-            self._apply(differences)
+                differences.add(counter, entry.project, used=0, reserved=-amount)
+            differences.apply()
             entry.state, entry.expires_at, entry.changed = "provisioned", None, True
         return (entry.as_claim(self.now),)
 
@@ -198,14 +188,14 @@ class Ledger:
 
     def _resize(self, change: Resize) -> Answer:
         entry = self._live(self.find(change.id))
-        differences: _Differences = defaultdict(_Difference)
+        differences = Differences()
         self._charge(differences, entry, entry.resources, -1)
         self._charge(differences, entry, change.resources, +1)
         own = {str(scope) for scope in Scope.owned(entry.project, entry.user)}
-        self._refuse_growth(differences, own)
+        differences.refuse_growth(own)
         if not change.force:
-            self._refuse_shrinking(differences, own)
-        self._apply(differences)
+            differences.refuse_shrinking(own)
+        differences.apply()
         if entry.resources != dict(change.resources):
             entry.resources, entry.changed, entry.resized = dict(change.resources), True, True
         return (entry.as_claim(self.now),)
@@ -215,13 +205,13 @@ class Ledger:
         moving = [
             entry for entry in self.subtree(root) if entry.state_at(self.now) in ("reserved", "provisioned")
         ]
-        differences: _Differences = defaultdict(_Difference)
+        differences = Differences()
         for entry in moving:
             self._charge(differences, entry, entry.resources, -1)
             self._charge(differences, entry, entry.resources, +1, owner=(change.project, change.user))
         # Who transfers is the present owner; the new owner's numbers are not for their eyes.
-        self._refuse_growth(differences, {str(scope) for scope in Scope.owned(root.project, root.user)})
-        self._apply(differences)
+        differences.refuse_growth({str(scope) for scope in Scope.owned(root.project, root.user)})
+        differences.apply()
         for entry in moving:
             if (entry.project, entry.user) != (change.project, change.user):
                 entry.project, entry.user, entry.moved = change.project, change.user, True
@@ -230,17 +220,34 @@ class Ledger:
     def _release(self, change: Release) -> Answer:
         root = self.find(change.id)
         ending = [entry for entry in self.subtree(root) if not entry.ended]
-        differences: _Differences = defaultdict(_Difference)
+        differences = Differences()
         for entry in ending:
             self._charge(differences, entry, entry.resources, -1)
         if not change.force:
-            self._refuse_shrinking(
-                differences, {str(scope) for scope in Scope.owned(root.project, root.user)}
-            )
-        self._apply(differences)
+            differences.refuse_shrinking({str(scope) for scope in Scope.owned(root.project, root.user)})
+        differences.apply()
         for entry in ending:
             self.end(entry)
         return ()
+
+    def _correct(self, change: Correct) -> Answer:
+        entry = self.find(change.id)
+        if entry.as_claim(self.now) != change.seen or entry.changed_at > change.unchanged_since:
+            raise no_longer_as_seen(change.id)
+        differences = Differences()
+        self._charge(differences, entry, entry.resources, -1)
+        owner = (change.project, change.user)
+        self._charge(differences, entry, change.resources, +1, owner=owner)
+        differences.refuse_growth((), existing=True)
+        differences.apply()
+        if not change.resources:
+            self.end(entry)
+            return ()
+        if owner != (entry.project, entry.user):
+            entry.project, entry.user, entry.moved = *owner, True
+        if entry.resources != dict(change.resources):
+            entry.resources, entry.changed, entry.resized = dict(change.resources), True, True
+        return (entry.as_claim(self.now),)
 
     def end(self, entry: Entry) -> None:
         """A claim ends: a reservation that ran out has expired, at that moment; anything else is released now."""
@@ -255,9 +262,9 @@ class Ledger:
         """Sweep one reservation if it ran out; whether it did."""
         if entry.ended or entry.state_at(self.now) != "expired":
             return False
-        differences: _Differences = defaultdict(_Difference)
+        differences = Differences()
         self._charge(differences, entry, entry.resources, -1)
-        self._apply(differences)
+        differences.apply()
         self.end(entry)
         return True
 
@@ -271,10 +278,13 @@ class Ledger:
             raise ended_released(entry.id)
         return entry
 
-    def _refuse_taken(self, external_id: str, among: Iterable[Entry]) -> None:
-        for entry in among:
-            if entry.external_id == external_id and entry.state_at(self.now) in ("reserved", "provisioned"):
-                raise external_id_taken(external_id, entry.id)
+    def _holders(self) -> dict[str, Entry]:
+        """The live claims that have an external id, by that."""
+        return {
+            entry.external_id: entry
+            for entry in self.entries.values()
+            if entry.external_id is not None and entry.state_at(self.now) in ("reserved", "provisioned")
+        }
 
     def subtree(self, root: Entry) -> Iterator[Entry]:
         waiting = [root]
@@ -292,7 +302,7 @@ class Ledger:
 
     def _charge(
         self,
-        differences: _Differences,
+        differences: Differences,
         entry: Entry,
         resources: Mapping[str, int],
         sign: int,
@@ -303,60 +313,4 @@ class Ledger:
         for counter, amount in self._charges(project, user, resources):
             change = sign * amount
             held = change if entry.state == "reserved" else 0
-            difference = differences[counter]
-            difference.used += change
-            difference.reserved += held
-            if _is_above(counter, project):
-                difference.used_below += change
-                difference.reserved_below += held
-
-    def _refuse_growth(self, differences: _Differences, own: Iterable[str]) -> None:
-        found = [
-            over_limit(counter.resource, counter.scope, counter.limit, counter.used_now, difference.used)
-            for counter, difference in _in_order(differences)
-            if difference.used > 0
-        ]
-        if violations := [violation for violation in found if violation is not None]:
-            raise OverLimit(violations, own=own)
-
-    def _refuse_shrinking(self, differences: _Differences, own: Iterable[str]) -> None:
-        violations = [
-            Violation(
-                counter.resource,
-                str(counter.scope),
-                counter.floor,
-                counter.provisioned_now,
-                difference.provisioned,
-                max(0, counter.provisioned_now - counter.floor),
-            )
-            for counter, difference in _in_order(differences)
-            if difference.provisioned < 0 and counter.provisioned_now + difference.provisioned < counter.floor
-        ]
-        if violations:
-            raise BelowMinimum(violations, own=own)
-
-    def _apply(self, differences: _Differences) -> None:
-        for counter, difference in differences.items():
-            counter.used_change += difference.used
-            counter.reserved_change += difference.reserved
-            counter.used_below_change += difference.used_below
-            counter.reserved_below_change += difference.reserved_below
-
-
-def _is_above(counter: Counter, project: str | None) -> bool:
-    """Whether the counter is that of an ancestor of the project."""
-    return counter.scope.kind == "project" and counter.scope.name != project
-
-
-def _in_order(differences: _Differences) -> list[tuple[Counter, _Difference]]:
-    """By resource; within one, from the whole deployment down the tree of projects to the user."""
-    kinds = ("total", "project", "user")
-    return sorted(
-        differences.items(),
-        key=lambda item: (
-            item[0].resource,
-            kinds.index(item[0].scope.kind),
-            item[0].level,
-            item[0].scope.name,
-        ),
-    )
+            differences.add(counter, project, used=change, reserved=held)

@@ -71,6 +71,8 @@ class Entry:
     ended_at: int | None
     fingerprint: str
     key: int = 0
+    #: When it was made or last changed.
+    changed_at: int = 0
     #: Claims ever made directly below this one, so that a claim that never had any needs no search for them.
     children: int = 0
     children_added: int = 0
@@ -89,6 +91,11 @@ class Entry:
         if self.state == "reserved" and self.expires_at is not None and self.expires_at <= now:
             return "expired"
         return self.state
+
+    def touched_after(self, moment: int, now: int) -> bool:
+        """Whether it was made, changed or ended after this moment."""
+        ended_at = self.expires_at if self.state_at(now) == "expired" and not self.ended else self.ended_at
+        return max(self.changed_at, ended_at or 0) > moment
 
     def last_held(self, now: int) -> tuple[bool, int, int]:
         """In this order claims held an external id, which only one of them had at a time."""

@@ -31,6 +31,7 @@ class Record:
     external_id: str | None
     named: int  # when it took its external id, in the order of all that happened
     state: ClaimState
+    changed: int  # when it was made or last changed
     ends_at: int | None  # of a reservation: when it runs out; of an ended claim: when it ended
 
     def state_at(self, now: int) -> ClaimState:
@@ -40,6 +41,10 @@ class Record:
 
     def live_at(self, now: int) -> bool:
         return self.state_at(now) in ("reserved", "provisioned")
+
+    def touched_after(self, moment: int, now: int) -> bool:
+        """Whether it was made, changed or ended after this moment."""
+        return max(self.changed, 0 if self.live_at(now) else self.ends_at or 0) > moment
 
     def claim_at(self, now: int) -> Claim:
         state = self.state_at(now)

@@ -236,6 +236,15 @@ class MemoryEngine(Engine):
             trial = self._trial()
             return trial.find(id).claim_at(trial.now)
 
+    def claims_named(self, names: Sequence[str], *, since: int) -> list[tuple[Claim, bool]]:
+        with self._lock:
+            now, wanted = self.now(), set(names)
+            found = [one for one in self._claims.values() if not wanted.isdisjoint((one.id, one.external_id))]
+            return [
+                (one.claim_at(now), one.touched_after(since, now))
+                for one in sorted(found, key=lambda one: one.made)
+            ]
+
     def page_of_claims(self, query: ClaimQuery, *, after: int, size: int) -> tuple[list[Claim], int | None]:
         with self._lock:
             now = self.now()

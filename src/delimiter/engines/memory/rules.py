@@ -36,6 +36,16 @@ class Rules:
             self, definitions=dict(self.definitions), own=dict(self.own), adopted=dict(self.adopted)
         )
 
+    def unlimited(self) -> Rules:
+        """The same without any maximum."""
+        free = self.copy()
+        free.definitions = {
+            name: replace(one, max=UNLIMITED, project_max=UNLIMITED, user_max=UNLIMITED)
+            for name, one in self.definitions.items()
+        }
+        free.own = {key: (None, minimum) for key, (_, minimum) in self.own.items()}
+        return free
+
     def known(self, names: Iterable[str]) -> None:
         for name in sorted(names):
             if name not in self.definitions:

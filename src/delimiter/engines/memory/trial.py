@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from delimiter.changes import Admit, Change, NewClaim, Provision, Release, Renew, Resize, Transfer
+from delimiter.changes import Admit, Change, Correct, NewClaim, Provision, Release, Renew, Resize, Transfer
 from delimiter.engines.memory.claims import Record, Sums, added_up
 from delimiter.engines.memory.rules import Rules
 from delimiter.errors import BelowMinimum, OverLimit
@@ -20,6 +20,7 @@ from delimiter.refusals import (
     ended_released,
     external_id_taken,
     id_used_before,
+    no_longer_as_seen,
     not_to_renew,
     unknown_claim,
 )
@@ -48,13 +49,21 @@ class Trial:
                 return self._transfer(change)
             case Release():
                 return self._release(change)
+            case Correct():
+                return self._correct(change)
 
     def sums(self) -> Sums:
         return added_up(self.claims.values(), self.rules.tree, self.now)
 
-    def refuse_over(self, before: Sums, owners: set[Scope], told: set[Scope]) -> None:
-        """Refuse what has grown past a limit; of those ``told`` the numbers may be given."""
-        if violations := self.rules.over(before, self.sums(), owners):
+    def refuse_over(
+        self, before: Sums, owners: set[Scope], told: set[Scope], *, existing: bool = False
+    ) -> None:
+        """Refuse what has grown past a limit; of those ``told`` the numbers may be given.
+
+        Of what exists already only what no store could count is refused.
+        """
+        rules = self.rules.unlimited() if existing else self.rules
+        if violations := rules.over(before, self.sums(), owners):
             raise OverLimit(violations, own=map(str, told))
 
     def refuse_below(self, before: Sums, told: set[Scope]) -> None:
@@ -97,7 +106,8 @@ class Trial:
         return found
 
     def _put(self, record: Record) -> tuple[Claim, ...]:
-        self.claims[record.id] = record
+        if self.claims.get(record.id) != record:
+            self.claims[record.id] = replace(record, changed=self.now)
         return (record.claim_at(self.now),)
 
     def _admit(self, change: Admit) -> tuple[Claim, ...]:
@@ -109,7 +119,7 @@ class Trial:
             self._free(new.external_id)
             self._put(record)
         owners = {scope for new in change.claims for scope in Scope.owned(new.project, new.user)}
-        self.refuse_over(before, owners, told=owners)
+        self.refuse_over(before, owners, told=owners, existing=change.existing)
         return tuple(self.claims[new.id].claim_at(self.now) for new in change.claims)
 
     def _is_replay(self, new: NewClaim) -> bool:
@@ -134,6 +144,7 @@ class Trial:
             external_id=new.external_id,
             named=next(self.order),
             state="provisioned" if new.expires_in is None else "reserved",
+            changed=self.now,
             ends_at=None if new.expires_in is None else self.now + new.expires_in,
         )
 
@@ -180,3 +191,23 @@ class Trial:
         if not change.force:
             self.refuse_below(before, told=set(Scope.owned(root.project, root.user)))
         return ()
+
+    def _correct(self, change: Correct) -> tuple[Claim, ...]:
+        record, before = self.find(change.id), self.sums()
+        if record.claim_at(self.now) != change.seen or record.changed > change.unchanged_since:
+            raise no_longer_as_seen(change.id)
+        if not change.resources:
+            self._put(replace(record, state="released", ends_at=self.now))
+            return ()
+        self.rules.known(change.resources)
+        claims = self._put(
+            replace(
+                record,
+                resources=dict(sorted(change.resources.items())),
+                project=change.project,
+                user=change.user,
+            )
+        )
+        owners = set(Scope.owned(change.project, change.user))
+        self.refuse_over(before, owners, told=set(), existing=True)
+        return claims

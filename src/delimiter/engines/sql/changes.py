@@ -17,12 +17,13 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from delimiter.changes import Admit, Change, NewClaim, Provision, Release, Renew, Resize, Transfer
+from delimiter.changes import Admit, Change, Correct, NewClaim, Provision, Release, Renew, Resize, Transfer
 from delimiter.engine import Answer
 from delimiter.engines.ledger import Ledger
 from delimiter.engines.records import Counter, Entry
 from delimiter.engines.sql.claims import Claims
 from delimiter.engines.sql.counters import Counters
+from delimiter.engines.sql.events import Standing
 from delimiter.engines.sql.expiry import Expiry, RunOut
 from delimiter.engines.sql.ways import Charged, Outdated, Start
 from delimiter.engines.sql.writing import ClaimWriter
@@ -34,7 +35,7 @@ from delimiter.errors import (
     UnknownClaim,
     UnknownResource,
 )
-from delimiter.model import Scope
+from delimiter.model import Scope, Violation
 
 __all__ = ["Changes"]
 
@@ -152,7 +153,13 @@ class _Attempt:
         ]
         for answer in answers:
             if isinstance(answer, OverLimit):
-                self._look_for_expired(answer)
+                self._look_for_expired(answer.violations)
+        if any(isinstance(change, Correct) or _is_existing(change) for change in changes):
+            self._look_for_expired(
+                Violation(c.resource, str(c.scope), c.limit, c.used_now, 0, 0)
+                for c in self.charged.all()
+                if Standing(c.limit, c.used_now).over and not Standing(c.limit, c.used).over
+            )
         return answers
 
     def write(self) -> None:
@@ -299,11 +306,13 @@ class _Attempt:
                     yield from _starts_of(entry.resources, change.project, change.user)
         if isinstance(change, Resize) and not root.ended:
             yield from _starts_of(change.resources, root.project, root.user)
+        if isinstance(change, Correct) and not root.ended:
+            yield from _starts_of(change.resources, change.project, change.user)
 
-    def _look_for_expired(self, refusal: OverLimit) -> None:
-        """A refusal is not true while reservations that ran out are still counted."""
+    def _look_for_expired(self, suspected: Iterable[Violation]) -> None:
+        """Nobody is refused, or over quota, because of reservations that ran out and are still counted."""
         reserved = {(c.resource, str(c.scope)) for c in self.charged.all() if c.reserved}
-        violations = [v for v in refusal.violations if (v.resource, v.scope) in reserved]
+        violations = [v for v in suspected if (v.resource, v.scope) in reserved]
         if not violations:  # the locked counters tell: nothing is reserved where there is no room
             return
         keys = self._expiry.in_the_way(self._connection, violations, joined=self._joined)
@@ -336,6 +345,10 @@ def _independent(changes: Sequence[Change]) -> list[Sequence[Change]]:
             return [[change] for change in changes]
         made |= touched
     return [changes]
+
+
+def _is_existing(change: Change) -> bool:
+    return isinstance(change, Admit) and change.existing
 
 
 def _names_outside(change: Change) -> bool:

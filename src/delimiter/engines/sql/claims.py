@@ -35,6 +35,8 @@ class Claims:
             c.ended_at,
             c.fingerprint,
             c.children,
+            c.created_at,
+            c.changed_at,
         )
         rows = sa.select(*self.columns)
         name: sa.BindParameter[str] = sa.bindparam("name")
@@ -51,6 +53,10 @@ class Claims:
         self._resolve = sa.select(c.id, c.claim_id).where(
             c.claim_id.in_(sa.bindparam("names", expanding=True))
         )
+        self._resolve_external = sa.select(c.id).where(
+            c.external_id.in_(sa.bindparam("names", expanding=True))
+        )
+        self._read_keys = rows.where(keys).order_by(c.id)
         self._children = sa.select(c.id, c.claim_id, c.children).where(
             c.parent_id.in_(sa.bindparam("parents", expanding=True))
         )
@@ -87,6 +93,17 @@ class Claims:
     def _first(self, connection: sa.Connection, statement: sa.Select[Any], name: str) -> Entry | None:
         row = connection.execute(statement, {"name": name}).first()
         return None if row is None else self.with_amounts(connection, [row])[0]
+
+    def named(self, connection: sa.Connection, names: Sequence[str]) -> list[Entry]:
+        """Every claim that has one of these as its id or external id, live or ended; not locked."""
+        keys: set[int] = set()
+        for part in chunks(names):
+            keys.update(row.id for row in connection.execute(self._resolve, {"names": part}))
+            keys.update(connection.scalars(self._resolve_external, {"names": part}))
+        rows: list[Any] = []
+        for found in chunks(sorted(keys)):
+            rows.extend(connection.execute(self._read_keys, {"keys": found}))
+        return self.with_amounts(connection, rows)
 
     def lock_named(self, connection: sa.Connection, names: Iterable[str], *, joined: bool) -> list[Entry]:
         """Lock the claims of these ids or external ids that exist, in order of their rows."""
@@ -188,6 +205,7 @@ class Claims:
             fingerprint=row.fingerprint,
             key=row.id,
             children=row.children,
+            changed_at=max(row.created_at, row.changed_at),
         )
 
 

@@ -281,6 +281,13 @@ class Readings:
             raise unknown_claim(id)
         return entry.as_claim(self._claims.now(connection))
 
+    def named(
+        self, connection: sa.Connection, names: Sequence[str], *, since: int
+    ) -> list[tuple[Claim, bool]]:
+        entries = self._claims.named(connection, names)
+        now = self._claims.now(connection)
+        return [(entry.as_claim(now), entry.touched_after(since, now)) for entry in entries]
+
     def page(
         self, connection: sa.Connection, query: ClaimQuery, *, after: int, size: int
     ) -> tuple[list[Claim], int | None]:

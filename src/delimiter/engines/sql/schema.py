@@ -17,7 +17,7 @@ from sqlalchemy.dialects import mysql
 __all__ = ["HEAD", "Tables", "exact"]
 
 #: The revision of :mod:`.migrations` that these tables are.
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 
 #: A row's own number: 64 bits; SQLite numbers rows only in a column that is called INTEGER.
 _KEY: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -147,6 +147,8 @@ class Tables:
             sa.Column("expires_at", sa.BigInteger(), nullable=True),
             sa.Column("ended_at", sa.BigInteger(), nullable=True),
             sa.Column("created_at", sa.BigInteger(), nullable=False),
+            # Of the last change of owner, contents, state or external id; 0: there was none.
+            sa.Column("changed_at", sa.BigInteger(), nullable=False, server_default=sa.text("0")),
             sa.Column("fingerprint", exact(64), nullable=False),
             sa.Column("children", sa.BigInteger(), nullable=False),
             # Raised by every change, so that the row is written and a snapshot from before cannot go unnoticed.

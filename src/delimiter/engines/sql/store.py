@@ -187,6 +187,9 @@ class SqlEngine(Wired):
     def get_claim(self, id: str) -> Claim:
         return self._reading(lambda reading: self._readings.claim(reading, id))
 
+    def claims_named(self, names: Sequence[str], *, since: int) -> list[tuple[Claim, bool]]:
+        return self._reading(lambda reading: self._readings.named(reading, names, since=since))
+
     def page_of_claims(self, query: ClaimQuery, *, after: int, size: int) -> tuple[list[Claim], int | None]:
         return self._reading(lambda reading: self._readings.page(reading, query, after=after, size=size))
 

@@ -53,7 +53,10 @@ class ClaimWriter:
             ),
         }
         self._move = end.values(
-            project_id=sa.bindparam("project"), user_id=sa.bindparam("user"), version=c.version + 1
+            project_id=sa.bindparam("project"),
+            user_id=sa.bindparam("user"),
+            changed_at=clock.now(),
+            version=c.version + 1,
         )
         self._grow = by_key(
             sa.update(tables.claims).where(c.id == sa.bindparam("key")), tables.claims
@@ -65,6 +68,7 @@ class ClaimWriter:
             expires_at=sa.bindparam("new_expiry"),
             external_id=sa.bindparam("new_external"),
             live_external_id=sa.bindparam("new_live_external"),
+            changed_at=clock.now(),
             version=c.version + 1,
         )
         # One key a statement: a list of keys may be looked for by scanning the table, waiting for every row's lock.
