@@ -19,6 +19,7 @@ from delimiter.cli import (
     limits,
     options,
     projects,
+    reconciling,
     show,
     upkeep,
 )
@@ -34,7 +35,7 @@ _SECTIONS: Final = (
     ("What may be used", ("resource", "limit", "limits", "project")),
     ("Ask", ("usage", "check", "claims", "events")),
     ("Claim and give back", ("claim", "reserve", "provision", "renew", "resize", "transfer", "release")),
-    ("Upkeep", ("expire", "prune", "reconcile", "doctor")),
+    ("Upkeep", ("expire", "prune", "reconcile", "adopt", "doctor")),
 )
 
 #: As a shell reports a program that was stopped by Ctrl-C or by the end of its reader.
@@ -163,7 +164,8 @@ _COMMANDS: Final[tuple[click.Command, ...]] = (
     events.events,
     upkeep.expire,
     upkeep.prune,
-    upkeep.reconcile,
+    reconciling.reconcile,
+    reconciling.adopt,
     claiming.claim,
     claiming.reserve,
     claiming.provision,

@@ -1,20 +1,19 @@
-"""``usage``, ``claims``, and keeping the store in order: ``expire``, ``prune``, ``reconcile``."""
+"""``usage``, ``claims``, and keeping the store in order: ``expire`` and ``prune``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, get_args
 
 import click
 
-from delimiter.cli import as_json, failures, options, show
+from delimiter.cli import as_json, options, show
 from delimiter.cli.claim_rows import ClaimRows
 from delimiter.cli.safe_text import Text
 from delimiter.cli.session import Session
-from delimiter.model import ClaimState, Drift, Scope, Usage
+from delimiter.model import ClaimState, Scope, Usage
 
-__all__ = ["claims", "expire", "prune", "reconcile", "usage"]
+__all__ = ["claims", "expire", "prune", "usage"]
 
 
 @click.command(epilog=options.examples("delimiter usage", "delimiter usage --user john"))
@@ -129,48 +128,3 @@ def prune(session: Session, /, *, older_than: timedelta, events: bool) -> None:
         return
     what = show.counted(count, "event" if events else "ended claim")
     session.out.print(show.done(session.out, f"{what} forgotten"))
-
-
-@click.command(epilog=options.examples("delimiter reconcile", "delimiter reconcile --repair"))
-@click.option("--repair", is_flag=True, help="Set right what disagrees.")
-@options.of_store
-@click.pass_obj
-def reconcile(session: Session, /, *, repair: bool) -> int:
-    """Compare every counter with the claims charged to it.
-
-    Exit status 1 if something disagrees and was not repaired.
-    """
-    seen: list[Drift] = []
-    with session.opened() as quota:
-        found = _kept(quota.reconcile(repair=repair), seen)
-        if session.as_json:
-            for piece in as_json.streamed(found):
-                click.echo(piece, nl=False)
-        else:
-            with session.busy("Comparing counters with claims …"):
-                for _ in found:
-                    pass
-            _say_drift(session, seen, repair=repair)
-    return failures.DONE if all(drift.repaired for drift in seen) else failures.REFUSED
-
-
-def _kept(found: Iterator[Drift], seen: list[Drift]) -> Iterator[Drift]:
-    for drift in found:
-        seen.append(drift)
-        yield drift
-
-
-def _say_drift(session: Session, drifts: list[Drift], *, repair: bool) -> None:
-    if not drifts:
-        session.out.print(show.done(session.out, "every counter agrees with its claims"))
-        return
-    count = show.counted(len(drifts), "counter")
-    if repair:
-        session.out.print(show.done(session.out, f"{count} disagreed with the claims and were set right"))
-    else:
-        session.out.print(show.refused(session.out, f"{count} disagree with the claims."))
-    session.out.print(show.drift_table(drifts))
-    if not repair:
-        session.out.print(
-            show.advice(session.out, "`delimiter reconcile --repair` sets them right, beside live claims.")
-        )

@@ -25,6 +25,7 @@ from delimiter.conformance.capabilities import CapabilityContract  # noqa: E402
 from delimiter.conformance.changes import ChangeContract  # noqa: E402
 from delimiter.conformance.claiming import ClaimingContract  # noqa: E402
 from delimiter.conformance.editing import EditContract  # noqa: E402
+from delimiter.conformance.existing import ExistingContract  # noqa: E402
 from delimiter.conformance.explaining import ExplanationContract  # noqa: E402
 from delimiter.conformance.following import FollowerContract  # noqa: E402
 from delimiter.conformance.identity import IdentityContract  # noqa: E402
@@ -59,6 +60,7 @@ class EngineConformance(
     MoveContract,
     OverbookingContract,
     EditContract,
+    ExistingContract,
     AdoptionContract,
     EventContract,
     FollowerContract,

@@ -125,6 +125,20 @@ class Machine(SideBySide):
         made = [self.request(one) for one in requests]
         self.both(lambda q: q.claim_all(made))
 
+    @rule(requests=st.lists(drawn.requests, min_size=1, max_size=3))
+    def claim_existing(self, requests: list[dict[str, Any]]) -> None:
+        self.apply_existing([self.request(one) for one in requests])
+
+    @precondition(lambda self: self.asked)
+    @rule(
+        id=drawn.ids,
+        resources=st.one_of(drawn.contents, drawn.contents, st.just({})),
+        owner=drawn.owners,
+        old=drawn.rarely,
+    )
+    def correct(self, id: int, resources: dict[str, int], owner: dict[str, str | None], *, old: bool) -> None:
+        self.apply_correction(self.id_of(id), self.content(resources), self.owner(owner), old=old)
+
     @precondition(lambda self: self.requests)
     @rule(which=st.integers(0, 9))
     def replay(self, which: int) -> None:

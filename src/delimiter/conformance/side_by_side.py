@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis.stateful import RuleBasedStateMachine
 
-from delimiter import Claim, Delimiter, Request, Scope
+from delimiter import Claim, Delimiter, DelimiterError, Request, Scope
+from delimiter.changes import Admit, Correct, NewClaim
 from delimiter.conformance import drawn
 from delimiter.conformance.alike import alike, by_id, told
 from delimiter.conformance.contract import STATES, Whom
@@ -30,7 +31,7 @@ from delimiter.engines.memory import MemoryEngine
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from delimiter.engine import Engine
+    from delimiter.engine import Answer, Engine
 
 __all__ = ["SideBySide"]
 
@@ -143,6 +144,45 @@ class SideBySide(RuleBasedStateMachine):
         for engine in (self.engine, self.model):
             assert engine.adopt(adoption)
         self.look_at_the_tree()
+
+    def apply_existing(self, requests: list[Request]) -> None:
+        claims = tuple(
+            NewClaim(
+                str(one.id),
+                one.resources,
+                one.project,
+                one.user,
+                one.parent,
+                one.external_id,
+                None if one.expires_in is None else int(one.expires_in) * 1_000_000,  # type: ignore[arg-type]
+            )
+            for one in requests
+        )
+        if len({claim.id for claim in claims}) == len(claims):
+            self.of_each(lambda engine: engine.apply([Admit(claims, existing=True)])[0])
+
+    def apply_correction(
+        self, id: str, resources: dict[str, int], owner: dict[str, str | None], *, old: bool
+    ) -> None:
+        """Of the claim as it is now; ``old``: if nothing has changed it for a while."""
+
+        def corrected(engine: Engine) -> Answer:
+            since = engine.now() - (50_000_000 if old else 0)
+            return engine.apply([Correct(engine.get_claim(id), since, resources, **owner)])[0]
+
+        self.of_each(corrected)
+
+    def of_each(self, ask: Callable[[Engine], Answer]) -> None:
+        """What the engines themselves answer, which no verb asks for."""
+        engines = {self.theirs: self.engine, self.ours: self.model}
+
+        def answer(quota: Delimiter) -> list[Claim]:
+            found = ask(engines[quota])
+            if isinstance(found, DelimiterError):
+                raise found
+            return list(found)
+
+        self.both(answer)
 
     def look_at_the_tree(self) -> None:
         self.both(lambda q: q.tree())
