@@ -99,7 +99,7 @@ class Correct:
     No limit and no floor refuses it.
 
     Only if it is still exactly as it was ``seen`` and nothing has changed it after ``unchanged_since`` (microseconds
-    since 1970, by the store's clock): otherwise ``ClaimConflict``.
+    since 1970, by the store's clock): otherwise ``ClaimConflict``, or ``ClaimReleased`` or ``ClaimExpired``.
     """
 
     seen: Claim

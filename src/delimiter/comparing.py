@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 from delimiter.changes import Correct
 from delimiter.engine import Answer
-from delimiter.errors import ClaimConflict, ClaimReleased, DelimiterError, UnknownClaim
+from delimiter.errors import ClaimConflict, ClaimExpired, ClaimReleased, DelimiterError, UnknownClaim
 from delimiter.listing import Existing, Mismatch, Progress
 from delimiter.model import Claim
 from delimiter.spool import Spool, parts
@@ -19,7 +19,7 @@ __all__ = ["Comparison", "Told"]
 _MENDED: Final = 100
 
 #: Answers that say: something is happening to it just now. The next comparison will tell.
-_JUST_CHANGING: Final = (ClaimConflict, ClaimReleased, UnknownClaim)
+_JUST_CHANGING: Final = (ClaimConflict, ClaimExpired, ClaimReleased, UnknownClaim)
 
 Told: TypeAlias = Callable[[Progress], object]
 #: A correction, and the mismatches that it mends.

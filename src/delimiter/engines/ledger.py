@@ -231,7 +231,7 @@ class Ledger:
         return ()
 
     def _correct(self, change: Correct) -> Answer:
-        entry = self.find(change.id)
+        entry = self._live(self.find(change.id))
         if entry.as_claim(self.now) != change.seen or entry.changed_at > change.unchanged_since:
             raise no_longer_as_seen(change.id)
         differences = Differences()

@@ -193,7 +193,7 @@ class Trial:
         return ()
 
     def _correct(self, change: Correct) -> tuple[Claim, ...]:
-        record, before = self.find(change.id), self.sums()
+        record, before = self._live(self.find(change.id)), self.sums()
         if record.claim_at(self.now) != change.seen or record.changed > change.unchanged_since:
             raise no_longer_as_seen(change.id)
         if not change.resources:
