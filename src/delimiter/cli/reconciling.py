@@ -218,9 +218,8 @@ class _Run:
             out.print(show.done(out, "every claim agrees with the listing"))
             return
         counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(found.kinds.items()))
-        left = found.count - found.repaired_mismatches
-        if left:
-            out.print(show.refused(out, f"{left:,} do not agree with the listing ({counts})."))
+        if found.repaired_mismatches < found.count:
+            out.print(show.refused(out, f"not as the listing says: {counts}"))
         else:
             out.print(show.done(out, f"set right after the listing: {counts}"))
         out.print(_mismatch_table(found.first))
