@@ -22,7 +22,7 @@ def volumes(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def adopted(quota, volumes) -> str:
+def adopted(quota, volumes):
     assert quota("adopt", volumes).status == 0
     return volumes
 

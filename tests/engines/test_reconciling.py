@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from delimiter import Delimiter, Existing, Mismatch, Overage, aio, listing
+from delimiter import Delimiter, Existing, Mismatch, Overage, Progress, aio, listing
 from delimiter.conformance.contract import move_time
 from delimiter.engine import OpenOptions, open_engine
 from delimiter.model import CEILING
@@ -238,7 +238,7 @@ def test_adopting_claims_what_is_not_known(quota, engine):
         for number in range(7)
     ]
     others = [Existing(name, {"cores": 1}, user="mary") for name in ("released", "expired")]
-    steps = []
+    steps: list[Progress] = []
     adopted = quota.adopt(lambda: [*exists(), *new, *others], batch=3, progress=steps.append)
     assert (adopted.claimed, adopted.known, adopted.refused) == (8, 4, {})
     assert adopted.over_quota == (
@@ -288,6 +288,7 @@ def test_adoption_goes_on_after_a_kill(store_url, tmp_path):
         process = subprocess.Popen(
             [sys.executable, "-c", _ADOPTING, store_url, str(file)], stdout=subprocess.PIPE, text=True
         )
+        assert process.stdout is not None
         for _ in range(5):
             process.stdout.readline()
         process.send_signal(signal.SIGKILL)

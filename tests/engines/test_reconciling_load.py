@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -78,80 +79,63 @@ class _Time(sa.types.TypeDecorator[datetime]):
 # -- what the others do -------------------------------------------------------------------------------------------
 
 
-def in_one_transaction(quota: Delimiter, service: Service, name: str, dice: random.Random) -> None:
-    """A volume's whole life; each step commits the row and the claim together."""
-    size = dice.randint(1, 5)
+def together(service: Service, *changes: Callable[[sa.Connection], object]) -> None:
+    """In one transaction of the service, begun anew until it is through."""
 
-    def step(change: Callable[[sa.Connection], Any]) -> None:
-        def transaction() -> None:
-            with service.engine.begin() as connection:
+    def transaction() -> None:
+        with service.engine.begin() as connection:
+            for change in changes:
                 change(connection)
 
-        until_decided(transaction)
+    until_decided(transaction)
 
-    project, other = f"t{dice.randrange(4)}", f"t{dice.randrange(4)}"
+
+def in_one_transaction(quota: Delimiter, service: Service, name: str, dice: random.Random) -> None:
+    """A volume's whole life; each step commits the row and the claim together."""
+    size, project, other = dice.randint(1, 5), f"t{dice.randrange(4)}", f"t{dice.randrange(4)}"
+    insert = partial(service.insert, id=name, project=project, size=size)
     if dice.random() < 0.5:
-        step(
-            lambda c: (
-                quota.claim({_RESOURCE: size}, project=project, external_id=name, connection=c),
-                service.insert(c, name, project, size),
-            )
-        )
+        claim = partial(quota.claim, {_RESOURCE: size}, project=project, external_id=name)
+        together(service, lambda c: claim(connection=c), insert)
     else:
         held = quota.reserve({_RESOURCE: size}, project=project, expires_in=3600)
-        step(
-            lambda c: (
-                quota.provision(held.id, external_id=name, connection=c),
-                service.insert(c, name, project, size),
-            )
-        )
-    step(
-        lambda c: (
-            quota.resize(name, {_RESOURCE: size + 1}, connection=c),
-            service.update(c, name, size=size + 1),
-        )
+        together(service, lambda c: quota.provision(held.id, external_id=name, connection=c), insert)
+    together(
+        service,
+        lambda c: quota.resize(name, {_RESOURCE: size + 1}, connection=c),
+        partial(service.update, id=name, size=size + 1),
     )
-    step(
-        lambda c: (
-            quota.transfer(name, project=other, connection=c),
-            service.update(c, name, project=other),
-        )
+    together(
+        service,
+        lambda c: quota.transfer(name, project=other, connection=c),
+        partial(service.update, id=name, project=other),
     )
     if dice.random() < 0.8:
-        step(lambda c: (quota.release(name, connection=c), service.delete(c, name)))
+        release = partial(quota.release, name)
+        together(service, lambda c: release(connection=c), partial(service.delete, id=name))
 
 
 def step_by_step(quota: Delimiter, service: Service, name: str, dice: random.Random) -> None:
-    """The same without a common transaction: the claim is there before the volume, and after it."""
-    size = dice.randint(1, 5)
-
-    def row(change: Callable[[sa.Connection], Any]) -> None:
-        def transaction() -> None:
-            with service.engine.begin() as connection:
-                change(connection)
-
-        until_decided(transaction)
-
-    project, other = f"t{dice.randrange(4)}", f"t{dice.randrange(4)}"
+    """The same without a common transaction: the claim is there before the volume, and perhaps after it."""
+    size, project, other = dice.randint(1, 5), f"t{dice.randrange(4)}", f"t{dice.randrange(4)}"
+    insert = partial(service.insert, id=name, project=project, size=size)
     if dice.random() < 0.5:
         quota.claim({_RESOURCE: size}, project=project, external_id=name)
-        row(lambda c: service.insert(c, name, project, size))
+        together(service, insert)
     else:
         held = quota.reserve({_RESOURCE: size}, project=project, expires_in=3600)
-        now = quota._engine.now()
-        row(lambda c: service.insert(c, name, project, size, now))
+        together(service, partial(insert, made=quota._engine.now()))
         quota.provision(held.id, external_id=name)
     quota.resize(name, {_RESOURCE: size + 1})
-    row(lambda c: service.update(c, name, size=size + 1))
+    together(service, partial(service.update, id=name, size=size + 1))
     quota.transfer(name, project=other)
-    row(lambda c: service.update(c, name, project=other))
-    if dice.random() < 0.8:
-        if dice.random() < 0.5:
-            quota.release(name)
-            row(lambda c: service.delete(c, name))
-        else:
-            row(lambda c: service.delete(c, name))
-            quota.release(name)
+    together(service, partial(service.update, id=name, project=other))
+    if dice.random() < 0.4:
+        quota.release(name)
+        together(service, partial(service.delete, id=name))
+    elif dice.random() < 0.6:
+        together(service, partial(service.delete, id=name))
+        quota.release(name)
 
 
 @contextmanager
