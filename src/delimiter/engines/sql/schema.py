@@ -147,12 +147,12 @@ class Tables:
             sa.Column("expires_at", sa.BigInteger(), nullable=True),
             sa.Column("ended_at", sa.BigInteger(), nullable=True),
             sa.Column("created_at", sa.BigInteger(), nullable=False),
-            # Of the last change of owner, contents, state or external id; 0: there was none.
-            sa.Column("changed_at", sa.BigInteger(), nullable=False, server_default=sa.text("0")),
             sa.Column("fingerprint", exact(64), nullable=False),
             sa.Column("children", sa.BigInteger(), nullable=False),
             # Raised by every change, so that the row is written and a snapshot from before cannot go unnoticed.
             sa.Column("version", sa.BigInteger(), nullable=False),
+            # Of the last change of owner, contents, state or external id; 0: there was none.
+            sa.Column("changed_at", sa.BigInteger(), nullable=False, server_default=sa.text("0")),
             sa.UniqueConstraint("claim_id", name=f"{self.prefix}claims_claim_id"),
             sa.UniqueConstraint("live_external_id", name=f"{self.prefix}claims_live_external_id"),
             self._index("claims", "external_id"),
