@@ -1,28 +1,14 @@
-"""What is left to a listing: things that nobody pays for, and claims for what is not there."""
+"""What is left to the listing: what the other system tells of, as Delimiter compares it with its claims."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
-from delimiter import Delimiter
+from delimiter import Existing
 
 from .elsewhere import Thing
 
 
-@dataclass(frozen=True)
-class Difference:
-    """The thing's id (or the claim's), what is claimed for it, and what there is."""
-
-    id: str
-    claimed: int
-    there: int
-
-
-def differences(quota: Delimiter, resource: str, things: Iterable[Thing]) -> list[Difference]:
-    """Compare the listing with the claims that do not run out by themselves."""
-    claims = quota.claims(resource=resource, state="provisioned")
-    claimed = {claim.external_id or claim.id: claim.resources[resource] for claim in claims}
-    there = {thing.id: thing.size for thing in things}
-    found = (Difference(id, claimed.get(id, 0), there.get(id, 0)) for id in sorted({*claimed, *there}))
-    return [one for one in found if one.claimed != one.there]
+def existing(things: Iterable[Thing], resource: str) -> Iterator[Existing]:
+    """A thing's own id is the claim's external id, or its id."""
+    return (Existing(thing.id, {resource: thing.size}, project=thing.project) for thing in things)

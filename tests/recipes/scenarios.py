@@ -10,7 +10,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from examples.recipes import claim_afterwards, reserve_first, resize, shared
 from examples.recipes.elsewhere import Refused, Thing
-from examples.recipes.listing import Difference, differences
+from examples.recipes.listing import existing
 from examples.recipes.reserve_first import VCPU
 from examples.recipes.resize import UNDECIDED, Resize
 from examples.recipes.shared import DATABASES
@@ -69,7 +69,19 @@ class World:
         return tuple(sorted(thing.size for thing in things if thing.name != "neighbour"))
 
     def differences(self, resource: str) -> list[Difference]:
-        return differences(self.sandbox.quota, resource, self._things(resource))
+        """Everything that a comparison with the listing finds, without any grace: nothing is under way."""
+        things = self._things(resource)
+        found = self.sandbox.quota.reconcile_with(
+            lambda: existing(things, resource), resources=[resource], grace=0
+        )
+        return [
+            Difference(
+                str(one.external_id or one.claim_id),
+                claimed=int(one.recorded.get(resource) or 0),
+                there=int(one.actual.get(resource) or 0),
+            )
+            for one in found
+        ]
 
     def mend(self, resource: str) -> None:
         """What is done about what the listing tells."""
@@ -91,6 +103,15 @@ class World:
 
     def _system(self, resource: str) -> Cloud:
         return self.cloud if resource == VCPU else self.databases
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The thing's id (or the claim's), what is claimed for it, and what there is."""
+
+    id: str
+    claimed: int
+    there: int
 
 
 def _nothing(_: World) -> None:
