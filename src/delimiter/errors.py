@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from delimiter.model import UNLIMITED
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -77,8 +79,11 @@ class OverLimit(_Refusal):
         if not own:
             more = f"{violation.requested} more {violation.resource}"
             return f"There is no room for {more} in what is shared with others."
+        what = f"{violation.resource} of {_spoken(violation.scope)}"
+        if violation.limit == UNLIMITED:  # rows that came in past what their guard was asked for
+            return f"{what}: {violation.requested} came in, but only {violation.available} were asked for."
         return (
-            f"{violation.resource} of {_spoken(violation.scope)}: {violation.requested} more requested, but only "
+            f"{what}: {violation.requested} more requested, but only "
             f"{violation.available} available ({violation.used} of {violation.limit} used)."
         )
 

@@ -43,6 +43,13 @@ _LOOKS: dict[str, Callable[[Delimiter, Any], object]] = {
     "check": lambda q, c: q.check({"cores": 1}, user="john", connection=c),
     "usage": lambda q, c: q.usage(user="john", connection=c),
 }
+_COUNTING: dict[str, Callable[[Delimiter, Any], object]] = {
+    "count": lambda q, c: q.count("cores", c),
+    "guard": lambda q, c: q.guard({"cores": 1}, user="john", connection=c).__enter__(),
+    "optimistic guard": lambda q, c: q.guard(
+        {"cores": 1}, user="john", connection=c, optimistic=True
+    ).__enter__(),
+}
 _REFUSALS: dict[str, tuple[Callable[[Delimiter, Any], object], type[DelimiterError]]] = {
     "over limit": (lambda q, c: q.claim({"cores": 99}, user="john", connection=c), OverLimit),
     "resize": (lambda q, c: q.resize("held", {"cores": 99}, connection=c), OverLimit),
@@ -83,6 +90,40 @@ class CapabilityContract(Contract):
         with pytest.raises(Unsupported):
             (_VERBS | _LOOKS)[call](quota, object())
         assert sight(quota) == before
+
+    @pytest.mark.parametrize("call", _COUNTING)
+    def test_undeclared_counting_is_unsupported(self, engine: Engine, quota: Delimiter, call: str) -> None:
+        if Capability.COUNTING in engine.capabilities:
+            pytest.skip("this engine declares COUNTING")
+        quota.define_resource("cores", user_max=9)
+        before = sight(quota)
+        with pytest.raises(Unsupported):
+            _COUNTING[call](quota, object())
+        assert sight(quota) == before
+        quota.claim({"cores": 1}, user="john")
+
+    def test_declared_counting(self, engine: Engine, quota: Delimiter, rows: OwnRows) -> None:
+        """Guard: ``guard`` counts what is there, as it enters and as it leaves."""
+        if Capability.COUNTING not in engine.capabilities:
+            pytest.skip("this engine does not declare COUNTING")
+        quota.define_resource("rows", max=2)
+        quota.count("rows", rows.amount())
+        with rows.engine.begin() as connection:
+            with quota.guard({"rows": 1, "cores": 2}, user="john", connection=connection) as claim:
+                rows.add(connection, 1)
+            assert claim is not None
+            assert claim.resources == {"cores": 2}
+            with (  # noqa: PT012 - the guard around it is what raises
+                pytest.raises(OverLimit),
+                quota.guard({"rows": 1}, user="john", connection=connection),
+            ):
+                rows.add(connection, 2)
+                rows.add(connection, 3)
+        assert rows.all() == [1]
+        assert quota.usage()["rows"] == Usage(2, 1, 0)
+        assert quota.usage(user="john")["cores"].used == 3
+        with pytest.raises(InvalidRequest):
+            quota.claim({"rows": 1}, user="john")
 
     @pytest.mark.parametrize("verb", _VERBS)
     def test_a_change_commits_with_the_callers_rows(self, quota: Delimiter, rows: OwnRows, verb: str) -> None:

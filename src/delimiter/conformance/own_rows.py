@@ -40,6 +40,10 @@ class OwnRows:
     def add(self, connection: Any, number: int) -> None:
         connection.execute(sa.insert(self._table).values(number=number))
 
+    def amount(self) -> Any:
+        """What ``count`` counts them by."""
+        return sa.func.count(self._table.c.number)
+
     def look(self, connection: Any) -> list[int]:
         return list(
             connection.execute(sa.select(self._table.c.number).order_by(self._table.c.number)).scalars()

@@ -21,7 +21,7 @@ from delimiter.engines.sql.chunking import chunks
 from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.ways import Start
 from delimiter.errors import InvalidRequest
-from delimiter.model import Consumer, Drift, Level, Scope, ScopeKind
+from delimiter.model import CEILING, Consumer, Drift, Level, Scope, ScopeKind
 from delimiter.refusals import counted_elsewhere
 
 __all__ = ["Counts"]
@@ -77,6 +77,11 @@ class Counts:
     def can(self, resource: str, kind: ScopeKind) -> bool:
         """Whether rows tell whose they are, of this kind."""
         return self._counted[resource].owner(kind) is not None or kind == "total"
+
+    def can_hold(self, resource: str, scope: Scope) -> bool:
+        """Whether the column of the scope's kind, if there is one, can hold its name."""
+        count = self._counted[resource]
+        return count.owner(scope.kind) is None or bool(count.convert(scope.kind, [scope.name]))
 
     # -- sums ---------------------------------------------------------------------------------------------------
 
@@ -144,14 +149,29 @@ class Counts:
         if column is None:
             return None
         if kind == "user" or self._lists_names(count):
-            return column.in_(sa.bindparam(f"scope{number}", expanding=True, type_=column.type))
+            type_ = sa.BigInteger() if isinstance(column.type, sa.Integer) else column.type
+            return self._is_in(count, kind, sa.bindparam(f"scope{number}", expanding=True, type_=type_))
         x = self._ancestors.c
         # One list of names rather than two conditions with OR, which would keep PostgreSQL from using the index. The
         # collation is that of the service's column: that of ours would do the same.
         itself = sa.select(sa.bindparam(f"scope{number}", type_=sa.String()))
         top = sa.bindparam(f"top{number}", type_=x.ancestor.type)
         below = sa.select(self._database.collated(x.project, column.type)).where(x.ancestor == top)
-        return column.in_(sa.union_all(itself, below))
+        return self._is_in(count, kind, sa.union_all(itself, below))
+
+    def _is_in(self, count: _Count, kind: ScopeKind, names: Any) -> sa.ColumnElement[bool]:
+        """By an index of the service's, whatever its collation; and then byte by byte, as names are."""
+        column = count.owner(kind)
+        assert column is not None
+        exact = self._exact(count, kind)
+        return column.in_(names) if exact is column else sa.and_(column.in_(names), exact.in_(names))
+
+    def _exact(self, count: _Count, kind: ScopeKind) -> sa.ColumnElement[Any]:
+        column = count.owner(kind)
+        assert column is not None
+        if self._database.exactly is None or not count.is_text(kind):
+            return column
+        return self._database.exactly(column)
 
     # -- all at once --------------------------------------------------------------------------------------------
 
@@ -159,7 +179,7 @@ class Counts:
         self, connection: sa.Connection, resource: str, kind: ScopeKind
     ) -> Iterator[tuple[str, int]]:
         """What each project itself, or each user, uses; in no order."""
-        yield from _by_owner(connection, self._counted[resource], kind)
+        yield from self._by_owner(connection, self._counted[resource], kind)
 
     def drifts(self, connection: sa.Connection, resource: str, counted: Counted) -> list[Drift]:
         """What owners themselves hold of a tracked resource, beside what rows add up to.
@@ -169,10 +189,11 @@ class Counts:
         count = _Count(resource, counted)
         id, k = self._definitions.id_of(connection, resource), self._counters.c
         found = []
-        for kind in ("project", "user"):
+        kinds: tuple[ScopeKind, ...] = ("project", "user")
+        for kind in kinds:
             if count.owner(kind) is None:
                 continue
-            actual = dict(_by_owner(connection, count, kind))
+            actual = dict(self._by_owner(connection, count, kind))
             own = sa.select(k.scope, k.used - k.used_below, k.reserved - k.reserved_below)
             held = dict.fromkeys(actual, (0, 0))
             rows = connection.execute(own.where(k.resource_id == id, k.kind == kind))
@@ -184,14 +205,25 @@ class Counts:
                     found.append(Drift(resource, f"{kind}:{name}", recorded, exists))
         return found
 
+    def _by_owner(
+        self, connection: sa.Connection, count: _Count, kind: ScopeKind
+    ) -> Iterator[tuple[str, int]]:
+        if count.owner(kind) is None:
+            return
+        column = self._exact(count, kind)
+        grouped = count.select(column.is_not(None)).add_columns(column.label("owner")).group_by(column)
+        for amount, owner in connection.execute(grouped):
+            if amount:
+                yield str(owner), _whole(amount)
+
     def consumers(
         self, connection: sa.Connection, resource: str, scope: Scope, *, size: int
     ) -> list[Consumer]:
         """Who holds most in a scope, the largest first, then by name."""
         count = self._counted[resource]
         owners = [
-            sa.null() if column is None else column
-            for column in (count.owner("project"), count.owner("user"))
+            sa.null() if count.owner(kind) is None else self._exact(count, kind)
+            for kind in ("project", "user")
         ]
         known = [column for column in owners if not isinstance(column, sa.sql.elements.Null)]
         if scope.kind != "total" and not self.can(resource, scope.kind):
@@ -229,16 +261,6 @@ class Counts:
                     MissingIndex(resource, table if schema is None else f"{schema}.{table}", column, ddl)
                 )
         return found
-
-
-def _by_owner(connection: sa.Connection, count: _Count, kind: str) -> Iterator[tuple[str, int]]:
-    column = count.owner(kind)
-    if column is None:
-        return
-    grouped = count.select(column.is_not(None)).add_columns(column.label("owner")).group_by(column)
-    for amount, owner in connection.execute(grouped):
-        if amount:
-            yield str(owner), _whole(amount)
 
 
 def _indexed_first(inspector: sa.Inspector, table: str, schema: str | None) -> set[str | None]:
@@ -348,10 +370,17 @@ def _expression(given: Any, what: str) -> sa.ColumnElement[Any]:
 
 def _converter(type_: sa.types.TypeEngine[Any]) -> Callable[[str], Any]:
     if isinstance(type_, sa.Integer):
-        return int
-    if isinstance(type_, sa.Uuid) and type_.as_uuid:
-        return uuid.UUID
+        return _integer
+    if isinstance(type_, sa.Uuid):
+        return uuid.UUID if type_.as_uuid else lambda name: str(uuid.UUID(name))
     return str
+
+
+def _integer(name: str) -> int:
+    value = int(name)
+    if abs(value) > CEILING:
+        raise ValueError("no database has a column for it")
+    return value
 
 
 def _whole(amount: Any) -> int:

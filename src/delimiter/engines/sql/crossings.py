@@ -49,7 +49,7 @@ class Crossings:
 
     def notice(self, connection: sa.Connection, found: Iterable[tuple[Counter, int]]) -> None:
         """Counters and what their scopes use; who marks the change tells of it, and so it is told once."""
-        for counter, used in found:
+        for counter, used in sorted(found, key=lambda pair: pair[0].key):  # the order of all locks
             after = Standing(counter.limit, used)
             if after.over == counter.over_quota:
                 continue
@@ -100,6 +100,7 @@ class Crossings:
         A scope that nobody has guarded yet has no counter; it gets one if there is something to be noted.
         """
         wanted = list(scopes)
+        self._projects.share(connection)  # before the definition, as everybody does
         definition = self._definitions.locked(connection, [resource])[resource]
         sums = self._counts.of(connection, [(resource, scope) for scope in wanted])
         owners = [(resource, scope) for scope in wanted if scope.kind != "total"]

@@ -55,6 +55,8 @@ class Database:
     joins_text: bool = True
     #: The collation of a column that names none; ``None``: columns of any collation can be compared.
     collation: str | None = None
+    #: A column of the service's, made to compare byte by byte; ``None``: its own collation does, whichever it is.
+    exactly: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]] | None = None
     #: READ COMMITTED must be asked for: the default is higher, or unknown.
     isolation: str | None = "READ COMMITTED"
     #: How each driver that is known well is told to bound its waits (seconds); other drivers keep their own ways.
@@ -166,6 +168,7 @@ _SQLITE: Final = Database(
     insert_ignoring=lambda table: sqlite.insert(table).on_conflict_do_nothing(),
     row_locks=False,
     remote=False,
+    exactly=lambda column: sa.collate(column, "BINARY"),
     isolation=None,
     connect_args=dict.fromkeys(("pysqlite", "aiosqlite"), lambda timeout: {"timeout": timeout}),
 )
@@ -217,6 +220,10 @@ _MARIADB: Final = Database(
     plain_reads_lag=True,
     # The service's column may be of any collation, and columns of two are compared without an index.
     joins_text=False,
+    # Of any character set: the usual collations take ``acme``, ``ACME`` and ``acme `` for one.
+    exactly=lambda column: sa.collate(
+        sa.func.convert(column.op("USING")(sa.literal_column("utf8mb4"))), "utf8mb4_nopad_bin"
+    ),
     connect_args=dict.fromkeys(("pymysql", "asyncmy"), _pymysql_arguments),
     bound_waits="SET @delimiter_wait = @@innodb_lock_wait_timeout, SESSION innodb_lock_wait_timeout = {seconds}",
     unbound_waits="SET SESSION innodb_lock_wait_timeout = @delimiter_wait",

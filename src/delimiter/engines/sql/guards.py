@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from delimiter.changes import Admit
 from delimiter.counted import Guard, GuardRequest
@@ -80,7 +80,7 @@ class Guards:
     def enter(self, given: Any, request: GuardRequest) -> Guard:
         """``given`` is the caller's connection or session."""
         with self.transactions.of_caller(given, writing=True) as joined:
-            transaction = _refuse_nesting(joined)
+            _refuse_nesting(joined)
         self.flush(given)
         with self.transactions.of_caller(given, writing=False) as joined:
             guard = _SqlGuard(self, given, given.begin_nested(), joined, request)
@@ -93,7 +93,8 @@ class Guards:
             except BaseException:
                 guard.abandon()
                 raise
-            joined.info[_OPEN] = weakref.ref(transaction)
+            # Only now: a connection that was fresh has begun with the savepoint.
+            guard.mark(joined)
             return guard
 
     def flush(self, given: Any) -> None:
@@ -156,6 +157,15 @@ class Guards:
                     f" {row.scope.kind}; call count({row.resource!r}, …, {row.scope.kind}=…)"
                 )
 
+    def refuse_strangers(self, starts: Iterable[Start]) -> None:
+        """Rows of an owner that cannot be in the service's column would never be found, and so never limited."""
+        for resource, scope in starts:
+            if not self._counts.can_hold(resource, scope):
+                raise InvalidRequest(
+                    f"{scope} cannot be in the column that names the {scope.kind} of {resource}; write whole numbers"
+                    " without signs or zeros before them, UUIDs in small letters with hyphens"
+                )
+
     def write(self, joined: sa.Connection, rows: Iterable[Counter]) -> None:
         for part in chunks(sorted(row.key for row in rows)):
             joined.execute(self._raise, {"ids": part})
@@ -180,16 +190,17 @@ class _SqlGuard(Guard):
         self._guards = guards
         self._given = given
         self._savepoint = savepoint
-        self._transaction = joined.get_transaction()
         self._info = joined.info
         self._request = request
         self._rows: list[Counter] = []
         self._sums: dict[Start, int] = {}
+        self._mark: weakref.ref[Any] | None = None
 
     def take(self, joined: sa.Connection) -> None:
         """Take the guards, count, and admit or refuse."""
         request = self._request
         starts = [(resource, scope) for resource in request.counted for scope in request.scopes]
+        self._guards.refuse_strangers(starts)
         answer, charged = self._guards.lock(joined, request, starts)
         if isinstance(answer, DelimiterError) and not isinstance(answer, OverLimit):
             raise answer
@@ -240,9 +251,16 @@ class _SqlGuard(Guard):
         self._sums = after
         self.tell(joined)
 
+    def mark(self, joined: sa.Connection) -> None:
+        """That a guard is open in this transaction; the connection may go back to its pool and be another's."""
+        self._mark = weakref.ref(joined.get_transaction())
+        self._info[_OPEN] = self._mark
+
     def abandon(self) -> None:
-        with suppress(SQLAlchemyError):  # the transaction may be gone already, and the savepoint with it
-            self._savepoint.rollback()
+        # A session's savepoint that a failed flush has taken back still waits to be told so.
+        if self._savepoint.is_active or isinstance(self._savepoint, SessionTransaction):
+            with suppress(SQLAlchemyError):  # the transaction may be gone already, and the savepoint with it
+                self._savepoint.rollback()
         self._close()
 
     def tell(self, joined: sa.Connection) -> None:
@@ -251,7 +269,8 @@ class _SqlGuard(Guard):
             self._guards.tell(joined, self._rows, self._sums)
 
     def _close(self) -> None:
-        self._info.pop(_OPEN, None)
+        if self._mark is not None and self._info.get(_OPEN) is self._mark:
+            del self._info[_OPEN]
 
     def _refuse_ended(self) -> None:
         if not self._savepoint.is_active:
@@ -272,11 +291,10 @@ def _in_order(rows: Iterable[Counter], resources: Iterable[str]) -> list[Counter
     )
 
 
-def _refuse_nesting(joined: sa.Connection) -> Any:
+def _refuse_nesting(joined: sa.Connection) -> None:
     transaction = joined.get_transaction()
     open_in = joined.info.get(_OPEN)
     if open_in is not None and open_in() is transaction and transaction is not None:
         raise InvalidRequest(
             "a guard is open in this transaction already and guards do not nest; name all resources in one guard"
         )
-    return transaction

@@ -27,7 +27,13 @@ class CounterLocks:
         self._raise_generation = database.by_key(
             sa.update(tables.counters)
             .where(c.id.in_(sa.bindparam("ids", expanding=True)))
-            .values(generation=c.generation + 1),
+            .values(generation=c.generation + 1, revision=c.revision + 1),
+            tables.counters,
+        )
+        self._raise_revision = database.by_key(
+            sa.update(tables.counters)
+            .where(c.id.in_(sa.bindparam("ids", expanding=True)))
+            .values(revision=c.revision + 1),
             tables.counters,
         )
 
@@ -59,9 +65,17 @@ class CounterLocks:
         self._locked(connection, found)
 
     def raise_generations(self, connection: sa.Connection, rows: Iterable[Any]) -> None:
-        """Whoever has remembered a way from these will find that it is no longer the way."""
+        """Whoever has remembered a way from these will find that it is no longer the way.
+
+        The revision too: an optimistic guard that went by the old way, or a snapshot of it, must find out.
+        """
         for part in chunks(sorted(row.id for row in rows)):
             connection.execute(self._raise_generation, {"ids": part})
+
+    def raise_revisions(self, connection: sa.Connection, rows: Iterable[Any]) -> None:
+        """Guards of these that are under way, or whose snapshot is older, will find that something was here."""
+        for part in chunks(sorted(row.id for row in rows)):
+            connection.execute(self._raise_revision, {"ids": part})
 
     def _ids_of_scopes(
         self, connection: sa.Connection, resource_ids: Sequence[int], scopes: Iterable[Scope]

@@ -179,6 +179,8 @@ class Moving:
             before = Standing(bounds[0], 0)
             self._events.crossed(connection, [(definition.resource.name, scope, before, standing)])
         self._locks.raise_generations(connection, moving)
+        # What is counted below these has changed, though no counter tells, and though only another process may count.
+        self._locks.raise_revisions(connection, [row for row in rows if row.scope not in below])
 
     def _bounds_to_come(
         self,
