@@ -62,6 +62,22 @@ def test_a_guard_notices(place: Place, quota: Delimiter, rows: Instances) -> Non
     assert _told(quota)[1:] == [("back_within_quota", "project:acme", 1)]
 
 
+def test_refused_guards_notice_once_however_many(place: Place, quota: Delimiter, rows: Instances) -> None:
+    """Guard: the mark is compared as it is written (`Crossings.notice`): a refused guard holds no lock."""
+    with rows.engine.begin() as c, quota.guard({ROWS: 1}, project="acme", connection=c):
+        rows.add(c, "acme")
+    rows.add_past_guards("acme", rows=5)
+    start = Barrier(16)
+
+    def refused(_: int) -> None:
+        start.wait()
+        until_decided(lambda: _refused(quota, rows, "acme"))
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(refused, range(16)))
+    assert _told(quota) == [("over_quota", "project:acme", 6)]
+
+
 def test_a_change_of_limits_notices(place: Place, quota: Delimiter, rows: Instances) -> None:
     """Of scopes without a counter too; ``update_limits`` answers with who is over."""
     quota.add_project("top")
@@ -90,7 +106,7 @@ def test_a_change_of_limits_notices(place: Place, quota: Delimiter, rows: Instan
 
 
 def test_reconcile_notices_once_however_many_look(place: Place, quota: Delimiter, rows: Instances) -> None:
-    """Guard: the mark on the counter is compared as it is written (`Crossings.notice`); without that, 16 events."""
+    """Guard: the counters are locked before they are looked at (`Crossings.look`); without that, several tell of it."""
     rows.add_past_guards("acme", rows=6)
     rows.add_past_guards("zeta", rows=5)
     start = Barrier(16)
