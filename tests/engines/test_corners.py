@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -263,3 +264,24 @@ def test_repairs_are_made_when_asked_for(quota: Delimiter, store_url: str) -> No
     quota.reconcile(repair=True)
     assert quota.usage(user="u")["b"].used == 1
     assert list(quota.reconcile()) == []
+
+
+@pytest.mark.stores("sqlite")
+@pytest.mark.parametrize("begin", ["BEGIN", "BEGIN IMMEDIATE"])
+def test_a_fresh_store_on_an_engine_that_begins_by_itself(store_url: str, begin: str) -> None:
+    """SQLAlchemy's recipe for SQLite: the tables were looked for before they were made."""
+    engine = sa.create_engine(store_url)
+
+    @sa.event.listens_for(engine, "connect")
+    def connect(raw: Any, _record: Any) -> None:
+        raw.isolation_level = None
+
+    @sa.event.listens_for(engine, "begin")
+    def by_itself(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    with Delimiter(engine) as quota:
+        quota.define_resource("a", max=1)
+        quota.claim({"a": 1}, user="u")
+        assert quota.usage()["a"].used == 1
+    engine.dispose()

@@ -166,9 +166,8 @@ class Transactions:
         if self.database.row_locks:
             return
         if _in_transaction(connection):  # the service's own engine has begun, by an event of its own
-            connection.execute(self._no_op)
-        else:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            connection.exec_driver_sql("ROLLBACK")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     # -- the caller's -------------------------------------------------------------------------------------------
 
