@@ -26,13 +26,16 @@ SOURCES := pyproject.toml uv.lock $(shell find src \( -name __pycache__ -prune \
 WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadscope
 SYNC := $(BIN)/uv sync --quiet --frozen --no-editable --all-extras --reinstall-package delimiter
 
-.PHONY: help demo test quick lint format docs bench servers clean
+.PHONY: help demo example test quick lint format docs bench servers clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.run ## the main job on SQLite, from nothing, in a minute
 	@$(BIN)/delimiter demo
+
+example: $(VENV)/.dev ## the example service with workers that die, on SQLite (DATABASE_URL=postgresql+psycopg://…): Ctrl-C ends it
+	$(BIN)/python -m examples.database_service --crash 0.02
 
 test: $(VENV)/.dev ## every test, on the built wheel, on SQLite, PostgreSQL and MariaDB (PYTEST_ARGS="-k claim")
 	@tools/install-servers || { status=$$?; if [ "$${CI:-}" = true ]; then exit $$status; fi; \
@@ -68,7 +71,7 @@ servers: ## installs PostgreSQL and MariaDB for the tests (root on Debian)
 	@tools/install-servers
 
 clean: ## removes everything that was made here
-	rm -rf $(VENV) dist build docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis delimiter-demo.db*
+	rm -rf $(VENV) dist build docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis delimiter-demo.db* database-service*.db*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- environments -------------------------------------------------------------------------------------------------------
