@@ -145,8 +145,8 @@ def delete_everything(url: str) -> None:
 @pytest.mark.leaves_connections
 @pytest.mark.stores("sqlite", "postgresql")
 def test_quota_is_never_passed_and_nothing_leaks(service: Service):
-    """Taken out, each makes it fail: the guard around new instances (rows pass the limit), the names of things (they
-    leak), and that a worker releases only after it has destroyed (what exists passes the limit)."""
+    """Taken out, each makes it fail: the guard around new instances (rows pass the limit), and the names of things,
+    chosen by the service (they leak)."""
     service.quota.update_limits("database.instances", max=INSTANCES)
     service.quota.update_limits("storage.gb", max=STORAGE_GB)
     watcher = Watcher(service)

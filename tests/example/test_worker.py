@@ -158,7 +158,10 @@ def test_every_place_is_known(service, work, places):
     ids=lambda given: getattr(given, "__name__", given),
 )
 def test_the_next_worker_puts_it_right(service, work, place):
-    """The names of things and the ids of claims make it harmless to do a step again; without them it leaks."""
+    """The names of things and the ids of claims make it harmless to do a step again; without them it leaks.
+
+    And a worker releases only after it has destroyed: the other way round, more exists than is held.
+    """
     expected = work(service)
     limits = service.quota.limits(user="john")
     with Deaths(service, fatal=place).installed(), pytest.raises(Died):
