@@ -16,7 +16,7 @@ from delimiter.engine import Answer, ClaimQuery
 from delimiter.errors import ClaimReleased, DelimiterError, InvalidRequest
 from delimiter.listing import Adopted, Existing, Listing, Mismatch, Progress
 from delimiter.model import UNLIMITED, Overage, Scope, Usage
-from delimiter.refusals import unknown_resource
+from delimiter.refusals import counted_not_claimed, unknown_resource
 from delimiter.spool import Spool, parts
 
 __all__ = ["Reconciling"]
@@ -74,7 +74,7 @@ class Reconciling(Counting):
                 "the listing is empty: name the resources of which really nothing exists any more"
             )
         compared = frozenset(spool.resources if wanted is None else wanted)
-        self._refuse_unknown(compared)
+        self._refuse_unclaimable(compared)
         comparison = Comparison(
             look=lambda names: self._run(lambda: self._engine.claims_named(names, since=since)),
             correct=self._correct,
@@ -116,7 +116,7 @@ class Reconciling(Counting):
         refused: dict[str, str] = {}
         with Spool() as spool:
             self._read_listing(spool, listing, told)
-            self._refuse_unknown(spool.resources)
+            self._refuse_unclaimable(spool.resources)
             for part in parts(spool.entries(), batch):
                 new = self._unknown(part)
                 for entry, answer in self._admit_existing(new, _adopted_id):
@@ -146,11 +146,14 @@ class Reconciling(Counting):
             told(Progress("listing", len(spool)))
         spool.arrange()
 
-    def _refuse_unknown(self, names: Iterable[str]) -> None:
+    def _refuse_unclaimable(self, names: Iterable[str]) -> None:
         known = {resource.name for resource in self._run(self._engine.resources)}
+        counted = self.counted().keys() | self._engine.counted_here()
         for name in sorted(names):
             if name not in known:
                 raise unknown_resource(name)
+            if name in counted:
+                raise counted_not_claimed(name)
 
     # -- writing ------------------------------------------------------------------------------------------------
 

@@ -77,3 +77,13 @@ def test_doctor_names_the_missing_index_and_its_ddl_makes_it(quota, store):
         connection.exec_driver_sql(missing["ddl"])
     engine.dispose()
     assert quota("doctor", "--json").json["missing_indexes"] == []
+
+
+@pytest.mark.parametrize("verb", [("adopt",), ("reconcile", "--repair", "--listing")])
+def test_a_listing_of_what_is_counted_is_refused_before_anything_is_claimed(quota, tmp_path, verb):
+    listing = tmp_path / "instances.csv"
+    listing.write_text("external_id,project,compute.instances,storage.gb\nvm-1,acme,1,20\n")
+    refused = quota(*verb, str(listing))
+    assert refused.status == 2
+    assert "compute.instances is counted" in refused.err
+    assert quota("claims", "--json").json == []
