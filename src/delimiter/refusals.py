@@ -59,7 +59,7 @@ def still_claimed(name: str) -> InvalidRequest:
 def counted_not_claimed(name: str) -> InvalidRequest:
     return InvalidRequest(
         f"{name} is counted from the service's own table and cannot be claimed; write its rows inside"
-        f" guard({{{name!r}: …}}, …, connection=…)"
+        f" guard({{{name!r}: …}}, …, connection=…), where count({name!r}, …) has been called"
     )
 
 

@@ -94,8 +94,16 @@ class Definitions:
     # -- counted resources --------------------------------------------------------------------------------------
 
     def is_counted(self, connection: sa.Connection, name: str) -> bool:
-        """Whether somebody counts it from a table of the service; as it was when this process first met it."""
+        """Whether somebody counts it from a table of the service.
+
+        That it is not is remembered from when this process first met it; that it is, is looked up each time.
+        """
         self.id_of(connection, name)
+        if name not in self._counted:
+            return False
+        row = connection.execute(self._by_name, {"name": name}).first()
+        if row is not None and row.counted_from is None:
+            self._counted.discard(name)
         return name in self._counted
 
     def counted(self, connection: sa.Connection) -> dict[str, str]:
