@@ -186,7 +186,7 @@ class Delimiter:
         except BaseException:
             await joined.run_sync(lambda _: guard.abandon())
             raise
-        await joined.run_sync(lambda _: guard.leave())
+        await self._call(_Delimiter._leave_guard, guard, connection=connection)  # noqa: SLF001
 
     async def subscribe(
         self, callback: Callable[[Event], object], *, after: int | None = None

@@ -109,7 +109,7 @@ class Counting(Watching):
         except BaseException:
             guard.abandon()
             raise
-        guard.leave()
+        self._leave_guard(guard, connection=connection)
 
     def _enter_guard(self, request: GuardRequest, *, connection: CallersConnection) -> Guard:
         self._freshness.freshen(request.scopes, connection)
@@ -119,6 +119,10 @@ class Counting(Watching):
             connection=connection,
             claim_id=claim_id,
         )
+
+    def _leave_guard(self, guard: Guard, *, connection: CallersConnection) -> None:
+        claim_id = None if guard.claim is None else guard.claim.id
+        self._run(guard.leave, connection=connection, claim_id=claim_id)
 
     def _guard_request(
         self,

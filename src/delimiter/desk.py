@@ -119,7 +119,8 @@ class Desk:
         """Compare every counter with the claims charged to it; yield what disagrees.
 
         With ``repair`` each is set right before this returns, in a small transaction of its own, safely beside live
-        claims. A healthy store yields nothing.
+        claims. A healthy store yields nothing. Of counted resources (``count``) there is no number that could be off:
+        who has come over quota since somebody last looked, or is back within it, is told by :meth:`events`.
 
         >>> list(Delimiter("memory://").reconcile())
         []

@@ -42,6 +42,7 @@ COMMANDS = (
     "events",
     "prune",
     "reconcile",
+    "adopt",
     "doctor",
 )
 

@@ -141,4 +141,4 @@ def test_again_and_again_until_it_is_stopped(url, adopted, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors.strip()) == (130, "")
-    assert len(report.read_text().splitlines()) >= 3
+    assert len(report.read_text().splitlines()) >= 2  # the third run may have been stopped before its line

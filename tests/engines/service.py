@@ -135,7 +135,7 @@ def until_decided(transaction: Callable[[], Any], *, within: float = 120.0) -> t
             if not met_another(error):
                 raise
             conflicts += 1
-        time.sleep(random.uniform(0, min(0.25, 0.001 * 2 ** min(conflicts, 10))))
+        Event().wait(random.uniform(0, min(0.25, 0.001 * 2 ** min(conflicts, 10))))
     raise AssertionError(f"not decided within {within} s, after {conflicts} conflicts")
 
 

@@ -149,6 +149,13 @@ _MEANWHILE = {
         lambda q, r: q.update_limits(ROWS, project="top", max=10),
         project="other",
     ),
+    "rows below, and then its first limit": _Meanwhile(
+        lambda q, r: _create(q, r, "top", 4),
+        _and(
+            lambda q, r: _create(q, r, "other", 6),
+            lambda q, _: q.update_limits(ROWS, project="top", max=10),
+        ),
+    ),
     "a first default": _Meanwhile(
         lambda q, r: _create(q, r, "other", 10),
         lambda q, r: q.define_resource(ROWS, project_max=10),
@@ -261,3 +268,15 @@ def test_a_locked_guard_keeps_others_waiting(
     over = [(one.kind, one.used) for one in quota.events() if one.kind == "over_quota"]
     assert bool(over) == limits, over  # a limit that came later than the row is over quota, and that is told
     assert rows.sum_of() == quota.usage()[ROWS].used
+
+
+@_LOCKED_OR_NOT
+@pytest.mark.parametrize("place", _COMMITTED)
+def test_what_comes_in_below_an_unlimited_project_is_not_the_callers(
+    place: Place, quota: Delimiter, rows: Instances, *, optimistic: bool
+) -> None:
+    """Guard: without a limit there is no lock in common, so only rows of the project itself are compared."""
+    quota.add_project("top")
+    quota.add_project("other", parent="top")
+    _one_more(quota, rows, "top", optimistic=optimistic, inside=lambda: _create(quota, rows, "other", 5))
+    assert rows.sum_of() == quota.usage(project="top")[ROWS].used == 6

@@ -105,3 +105,45 @@ def test_tracked_again(service: sa.Engine, opened: Callable[[], Delimiter]) -> N
         claim = one.claim({NAME: 1}, project="acme")
         one.release(claim.id)
     assert opened().counted() == {}
+
+
+def test_who_claimed_it_before_learns_that_it_is_counted(
+    service: sa.Engine, opened: Callable[[], Delimiter]
+) -> None:
+    """Guard: beginning to count raises the generations of the resource's counters, and is seen by who makes one."""
+    other = opened()
+    other.define_resource(NAME, project_max=5)
+    claim = other.claim({NAME: 1}, project="acme")
+    quota = opened()
+    quota.count(NAME, sa.func.count(), project=_VMS.c.project)
+    for project in ("acme", "globex"):
+        with pytest.raises(InvalidRequest, match=f"{NAME} is counted"):
+            other.claim({NAME: 1}, project=project)
+    other.release(claim.id)
+    assert quota.usage()[NAME].used == 0
+
+
+def test_what_was_claimed_before_is_not_shown_as_used(
+    service: sa.Engine, opened: Callable[[], Delimiter]
+) -> None:
+    quota = opened()
+    quota.define_resource(NAME, project_max=5)
+    quota.claim({NAME: 3}, project="acme")
+    quota.count(NAME, sa.func.count(), project=_VMS.c.project)
+    _create(quota, service)
+    assert quota.usage(project="acme")[NAME].used == 1
+    assert [(one.id, one.usage[NAME].used) for one in quota.tree()] == [("acme", 1)]
+
+
+def test_a_check_refuses_what_a_guard_would(service: sa.Engine, opened: Callable[[], Delimiter]) -> None:
+    """Guard: a limit of users that no column tells of is not taken for one with room."""
+    quota = opened()
+    quota.define_resource(NAME, user_max=1)
+    quota.count(NAME, sa.func.count(), project=_VMS.c.project)
+    with pytest.raises(InvalidRequest, match="which column names the user"):
+        quota.check({NAME: 1}, project="acme", user="john")
+    assert quota.check({NAME: 1}, project="acme")
+    quota.count("numbered", sa.func.count(), project=_VMS.c.id)
+    quota.define_resource("numbered")
+    with pytest.raises(InvalidRequest, match="cannot be in the column"):
+        quota.check({"numbered": 1}, project="007")

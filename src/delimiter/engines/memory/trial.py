@@ -73,7 +73,8 @@ class Trial:
 
     def find(self, name: str) -> Record:
         """By its own id, else by external id: the live claim, else the last one that took it."""
-        record = self.claims.get(name) or self._holder(name)
+        own, holder = self.claims.get(name), self._holder(name)
+        record = holder if own is None or (holder is not None and not own.live_at(self.now)) else own
         if record is None:
             named = [one for one in self.claims.values() if one.external_id == name]
             record = max(named, key=lambda one: one.named, default=None)
@@ -118,6 +119,8 @@ class Trial:
             record = self._record(new)
             self._free(new.external_id)
             self._put(record)
+            if record.parent is not None:
+                self.claims[record.parent] = replace(self.claims[record.parent], changed=self.now)
         owners = {scope for new in change.claims for scope in Scope.owned(new.project, new.user)}
         self.refuse_over(before, owners, told=owners, existing=change.existing)
         return tuple(self.claims[new.id].claim_at(self.now) for new in change.claims)

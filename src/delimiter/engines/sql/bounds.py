@@ -202,7 +202,8 @@ class Bounds:
             sum(row.reserved - row.reserved_below for row in lower),
         )
         self._apply(connection, definition, [_update(scope, known, bounds, below)], told)
-        self._locks.raise_generations(connection, lower)
+        # Its own too: whoever guards it by a snapshot from before would not see what came in below meanwhile.
+        self._locks.raise_generations(connection, rows)
 
     # -- writing ------------------------------------------------------------------------------------------------
 

@@ -274,10 +274,10 @@ class _Attempt:
         for number, change in enumerate(changes):
             try:
                 starts = set(self._starts(change))
-                if isinstance(change, Admit | Resize):
+                ways.update(self._counters.ways(self._connection, starts, held=self._held))
+                if isinstance(change, Admit | Resize | Correct):
                     asked = (name for name, _ in starts) if isinstance(change, Admit) else change.resources
                     self._counters.refuse_counted(self._connection, asked)
-                ways.update(self._counters.ways(self._connection, starts, held=self._held))
             except (UnknownResource, InvalidRequest) as error:
                 refused[number] = self._ledger.refused_replay(change) or error
         if ways:

@@ -7,7 +7,7 @@ counters it begins at. Limits are not remembered at all; they stand on the locke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from functools import lru_cache
 from typing import Any, Final
 from weakref import WeakSet
@@ -74,6 +74,7 @@ class Counters:
         missing = wanted - found.keys()
         if not missing:
             return found
+        self._definitions.look_again({resource for resource, _ in missing})  # is one of them counted by now?
         read = self._read_ways(connection, missing)
         found.update(read)
         unmade = missing - read.keys()
@@ -105,9 +106,10 @@ class Counters:
             self._ways.clear()
         self._ways.update(ways)
 
-    def forget(self, starts: Iterable[Start]) -> None:
+    def forget(self, starts: Collection[Start]) -> None:
         for start in starts:
             self._ways.pop(start, None)
+        self._definitions.look_again({resource for resource, _ in starts})
 
     def _read_ways(self, connection: sa.Connection, starts: Iterable[Start]) -> dict[Start, Way]:
         found: dict[Start, Way] = {}
@@ -158,7 +160,11 @@ class Counters:
         """
         starts = set(starts)
         version = self._projects.share(connection)
-        definitions = self._definitions.locked(connection, sorted({resource for resource, _ in starts}))
+        names = sorted({resource for resource, _ in starts})
+        counted = self._definitions.are_told_counted(names)
+        definitions = self._definitions.locked(connection, names)
+        if self._definitions.are_told_counted(names) != counted:
+            raise Outdated  # somebody counts it by now: whoever wants to claim it must be refused
         if self._database.plain_reads_lag and not (
             self._projects.is_seen(connection, version)
             and self._definitions.are_seen(connection, definitions.values())

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.orm import InstrumentedAttribute
-from sqlalchemy.sql import visitors
-from sqlalchemy.sql.functions import FunctionElement
 
 from delimiter.counted import Counted, MissingIndex
 from delimiter.engines.sql.chunking import chunks
+from delimiter.engines.sql.expressions import CountExpressions, whole_number
 from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.ways import Start
 from delimiter.errors import InvalidRequest
-from delimiter.model import CEILING, Consumer, Drift, Level, Scope, ScopeKind
+from delimiter.model import UNLIMITED, Consumer, Drift, Level, Scope, ScopeKind
 from delimiter.refusals import counted_elsewhere
 
 __all__ = ["Counts"]
@@ -39,12 +34,12 @@ class Counts:
         self._ancestors = ground.tables.ancestors
         self._counters = ground.tables.counters
         self._projects = ground.projects
-        self._counted: dict[str, _Count] = {}
+        self._counted: dict[str, CountExpressions] = {}
         self._statement = lru_cache(maxsize=256)(self._build)
 
     def register(self, resource: str, counted: Counted) -> None:
         """From now on; ``InvalidRequest`` where the expressions cannot be counted by."""
-        self._counted[resource] = _Count(resource, counted)
+        self._counted[resource] = CountExpressions(resource, counted)
         self._statement.cache_clear()
 
     def names(self) -> frozenset[str]:
@@ -83,10 +78,36 @@ class Counts:
         count = self._counted[resource]
         return count.owner(scope.kind) is None or bool(count.convert(scope.kind, [scope.name]))
 
+    def refuse_uncountable(self, resource: str, scope: Scope, limit: int) -> None:
+        """A limit that cannot be kept is not passed over in silence."""
+        if limit != UNLIMITED and not self.can(resource, scope.kind):
+            raise InvalidRequest(
+                f"{resource} has a limit for {scope}, but count() was not told which column names the {scope.kind};"
+                f" call count({resource!r}, …, {scope.kind}=…)"
+            )
+
+    def refuse_stranger(self, resource: str, scope: Scope) -> None:
+        """Rows of an owner that cannot be in the service's column would never be found, and so never limited."""
+        if not self.can_hold(resource, scope):
+            raise InvalidRequest(
+                f"{scope} cannot be in the column that names the {scope.kind} of {resource}; write whole numbers"
+                " without signs or zeros before them, UUIDs in small letters with hyphens"
+            )
+
+    def refuse_uncounted(self, levels: Iterable[Level], owners: Collection[Scope]) -> None:
+        """What a guard would refuse to enter for."""
+        for level in levels:
+            if level.resource in self:
+                self.refuse_uncountable(level.resource, level.scope, level.limit)
+                if level.scope in owners:
+                    self.refuse_stranger(level.resource, level.scope)
+
     # -- sums ---------------------------------------------------------------------------------------------------
 
-    def of(self, connection: sa.Connection, wanted: Iterable[Start]) -> dict[Start, int]:
-        """What each scope uses of each resource, a project with all below it, in one statement.
+    def of(
+        self, connection: sa.Connection, wanted: Iterable[Start], *, alone: Collection[Start] = ()
+    ) -> dict[Start, int]:
+        """What each scope uses of each resource, a project with all below it (but for those ``alone``).
 
         To be called after whatever locks have to be held: at READ COMMITTED a statement that waited still sees the rest
         of the world as it was before the wait.
@@ -94,9 +115,9 @@ class Counts:
         sums = dict.fromkeys(wanted, 0)
         countable = sorted(start for start in sums if self.can(start[0], start[1].kind))
         for part in chunks(countable, _AT_ONCE):
-            shape = tuple((resource, scope.kind) for resource, scope in part)
-            row = connection.execute(self._statement(shape), self._values(connection, part)).one()
-            sums.update((start, _whole(amount)) for start, amount in zip(part, row, strict=True))
+            shape = tuple((start[0], start[1].kind, start in alone) for start in part)
+            row = connection.execute(self._statement(shape), self._values(connection, part, alone)).one()
+            sums.update((start, whole_number(amount)) for start, amount in zip(part, row, strict=True))
         return sums
 
     def put_in(self, connection: sa.Connection, levels: Sequence[Level]) -> list[Level]:
@@ -110,17 +131,23 @@ class Counts:
             for level in levels
         ]
 
-    def _values(self, connection: sa.Connection, starts: Sequence[Start]) -> dict[str, Any]:
+    def _values(
+        self, connection: sa.Connection, starts: Sequence[Start], alone: Collection[Start] = ()
+    ) -> dict[str, Any]:
         listed = [
             scope.name
             for resource, scope in starts
-            if scope.kind == "project" and self._lists_names(self._counted[resource])
+            if scope.kind == "project"
+            and (resource, scope) not in alone
+            and self._lists_names(self._counted[resource])
         ]
         below = self._projects.all_below(connection, listed)
         values: dict[str, Any] = {}
         for number, (resource, scope) in enumerate(starts):
             count = self._counted[resource]
-            if scope.kind == "project" and self._lists_names(count):
+            if (resource, scope) in alone:
+                values[f"scope{number}"] = count.convert(scope.kind, [scope.name])
+            elif scope.kind == "project" and self._lists_names(count):
                 names = [scope.name, *below.get(scope.name, ())]
                 values[f"scope{number}"] = count.convert(scope.kind, names)
             elif scope.kind == "project":
@@ -129,26 +156,28 @@ class Counts:
                 values[f"scope{number}"] = count.convert(scope.kind, [scope.name])
         return values
 
-    def _lists_names(self, count: _Count) -> bool:
+    def _lists_names(self, count: CountExpressions) -> bool:
         """Whether a subtree's names must be handed over one by one, because its column cannot be joined by an index."""
         return not (self._database.joins_text and count.is_text("project"))
 
-    def _build(self, shape: tuple[tuple[str, ScopeKind], ...]) -> sa.Select[Any]:
+    def _build(self, shape: tuple[tuple[str, ScopeKind, bool], ...]) -> sa.Select[Any]:
         return sa.select(
             *(
                 self._counted[resource]
-                .select(self._is_owned(self._counted[resource], kind, number))
+                .select(self._is_owned(self._counted[resource], kind, number, alone=alone))
                 .scalar_subquery()
                 .label(f"sum{number}")
-                for number, (resource, kind) in enumerate(shape)
+                for number, (resource, kind, alone) in enumerate(shape)
             )
         )
 
-    def _is_owned(self, count: _Count, kind: ScopeKind, number: int) -> sa.ColumnElement[bool] | None:
+    def _is_owned(
+        self, count: CountExpressions, kind: ScopeKind, number: int, *, alone: bool = False
+    ) -> sa.ColumnElement[bool] | None:
         column = count.owner(kind)
         if column is None:
             return None
-        if kind == "user" or self._lists_names(count):
+        if kind == "user" or alone or self._lists_names(count):
             type_ = sa.BigInteger() if isinstance(column.type, sa.Integer) else column.type
             return self._is_in(count, kind, sa.bindparam(f"scope{number}", expanding=True, type_=type_))
         x = self._ancestors.c
@@ -159,14 +188,14 @@ class Counts:
         below = sa.select(self._database.collated(x.project, column.type)).where(x.ancestor == top)
         return self._is_in(count, kind, sa.union_all(itself, below))
 
-    def _is_in(self, count: _Count, kind: ScopeKind, names: Any) -> sa.ColumnElement[bool]:
+    def _is_in(self, count: CountExpressions, kind: ScopeKind, names: Any) -> sa.ColumnElement[bool]:
         """By an index of the service's, whatever its collation; and then byte by byte, as names are."""
         column = count.owner(kind)
         assert column is not None
         exact = self._exact(count, kind)
         return column.in_(names) if exact is column else sa.and_(column.in_(names), exact.in_(names))
 
-    def _exact(self, count: _Count, kind: ScopeKind) -> sa.ColumnElement[Any]:
+    def _exact(self, count: CountExpressions, kind: ScopeKind) -> sa.ColumnElement[Any]:
         column = count.owner(kind)
         assert column is not None
         if self._database.exactly is None or not count.is_text(kind):
@@ -186,7 +215,7 @@ class Counts:
 
         A reservation's row may be there already or not yet: both agree.
         """
-        count = _Count(resource, counted)
+        count = CountExpressions(resource, counted)
         id, k = self._definitions.id_of(connection, resource), self._counters.c
         found = []
         kinds: tuple[ScopeKind, ...] = ("project", "user")
@@ -206,7 +235,7 @@ class Counts:
         return found
 
     def _by_owner(
-        self, connection: sa.Connection, count: _Count, kind: ScopeKind
+        self, connection: sa.Connection, count: CountExpressions, kind: ScopeKind
     ) -> Iterator[tuple[str, int]]:
         if count.owner(kind) is None:
             return
@@ -214,7 +243,7 @@ class Counts:
         grouped = count.select(column.is_not(None)).add_columns(column.label("owner")).group_by(column)
         for amount, owner in connection.execute(grouped):
             if amount:
-                yield str(owner), _whole(amount)
+                yield str(owner), whole_number(amount)
 
     def consumers(
         self, connection: sa.Connection, resource: str, scope: Scope, *, size: int
@@ -233,7 +262,9 @@ class Counts:
         rows = connection.execute(statement, self._values(connection, [(resource, scope)]))
         return [
             Consumer(
-                None if project is None else str(project), None if user is None else str(user), _whole(amount)
+                None if project is None else str(project),
+                None if user is None else str(user),
+                whole_number(amount),
             )
             for amount, project, user in rows
         ]
@@ -271,117 +302,3 @@ def _indexed_first(inspector: sa.Inspector, table: str, schema: str | None) -> s
     lists += [unique["column_names"] for unique in inspector.get_unique_constraints(table, schema)]
     lists.append(inspector.get_pk_constraint(table, schema)["constrained_columns"])
     return {columns[0] for columns in lists if columns}
-
-
-class _Count:
-    """One counted resource: its expressions, looked through."""
-
-    def __init__(self, resource: str, counted: Counted) -> None:
-        self._amount = _expression(counted.amount, "amount")
-        if not any(isinstance(part, FunctionElement) for part in visitors.iterate(self._amount)):
-            raise InvalidRequest(
-                f"the amount of {resource} must add up rows, such as func.count() or func.sum({self._amount})"
-            )
-        self._owners: dict[str, sa.ColumnElement[Any] | None] = {
-            kind: None if given is None else _expression(given, kind)
-            for kind, given in (("project", counted.project), ("user", counted.user))
-        }
-        self._where = None if counted.where is None else _expression(counted.where, "where")
-        parts = [self._amount, *(owner for owner in self._owners.values() if owner is not None)]
-        # Of a mapped class the class itself: what it adds to its queries (its kind, with inheritance) is kept.
-        entities = [
-            given.parent.entity
-            for given in (counted.project, counted.user)
-            if isinstance(given, InstrumentedAttribute)
-        ]
-        probe = sa.select(*parts) if self._where is None else sa.select(*parts).where(self._where)
-        self._froms: Sequence[Any] = entities or probe.get_final_froms()
-        if not self._froms:
-            raise InvalidRequest(
-                f"from which table {resource} is counted cannot be told: name the column of the project or the user"
-            )
-        self._tables = [table for table in probe.get_final_froms() if isinstance(table, sa.Table)]
-
-    def owner(self, kind: str) -> sa.ColumnElement[Any] | None:
-        return self._owners.get(kind)
-
-    def select(self, owned: sa.ColumnElement[bool] | None) -> sa.Select[Any]:
-        statement = sa.select(sa.func.coalesce(self._amount, 0).label("amount")).select_from(*self._froms)
-        for condition in (self._where, owned):
-            if condition is not None:
-                statement = statement.where(condition)
-        return statement
-
-    def is_text(self, kind: str) -> bool:
-        owner = self._owners[kind]
-        return owner is not None and isinstance(owner.type, sa.String)
-
-    def convert(self, kind: str, names: Iterable[str]) -> list[Any]:
-        """Names as values of the service's column; one that cannot be in it has no rows there."""
-        owner = self._owners[kind]
-        assert owner is not None
-        convert = _converter(owner.type)
-        values = []
-        for name in names:
-            with suppress(ValueError):
-                value = convert(name)
-                if str(value) == name:  # `` 7`` and ``007`` are other projects than ``7``
-                    values.append(value)
-        return values
-
-    def description(self) -> str:
-        """Where it is counted from, as JSON; for operators, and to look for an index."""
-        owners = [owner for owner in self._owners.values() if isinstance(owner, sa.Column)]
-        tables = {table for table in self._tables for owner in owners if _is_of(owner, table)}
-        if len(tables) != 1:
-            return json.dumps({"table": None, "owners": [], "columns": []})
-        (table,) = tables
-        names = {owner.name for owner in owners}
-        others = {
-            part.name
-            for expression in (self._amount, self._where)
-            if expression is not None
-            for part in visitors.iterate(expression)
-            if isinstance(part, sa.Column) and _is_of(part, table) and part.name not in names
-        }
-        told = {
-            "table": table.name,
-            "schema": table.schema,
-            "owners": [owner.name for owner in owners],
-            "columns": sorted(others),
-        }
-        return json.dumps(told, sort_keys=True)
-
-
-def _is_of(column: sa.Column[Any], table: sa.Table) -> bool:
-    """By name: what comes from a mapped class is a column of a copy of the table."""
-    return getattr(column.table, "key", None) == table.key
-
-
-def _expression(given: Any, what: str) -> sa.ColumnElement[Any]:
-    if hasattr(given, "__clause_element__"):
-        given = given.__clause_element__()
-    if not isinstance(given, sa.ColumnElement):
-        raise InvalidRequest(
-            f"{what} must be an SQLAlchemy expression such as a column, not a value of type {type(given).__name__}"
-        )
-    return given
-
-
-def _converter(type_: sa.types.TypeEngine[Any]) -> Callable[[str], Any]:
-    if isinstance(type_, sa.Integer):
-        return _integer
-    if isinstance(type_, sa.Uuid):
-        return uuid.UUID if type_.as_uuid else lambda name: str(uuid.UUID(name))
-    return str
-
-
-def _integer(name: str) -> int:
-    value = int(name)
-    if abs(value) > CEILING:
-        raise ValueError("no database has a column for it")
-    return value
-
-
-def _whole(amount: Any) -> int:
-    return math.ceil(amount or 0)

@@ -43,15 +43,30 @@ class Crossings:
             .where(k.id == sa.bindparam("key"), k.over_quota == sa.bindparam("was"))
             .values(over_quota=sa.bindparam("now"))
         )
+        listed = sa.select(k.id).where(k.id.in_(sa.bindparam("keys", expanding=True))).order_by(k.id)
+        self._free = ground.database.locked(listed, skip_locked=True)
         self._marked = sa.select(k.kind, k.scope).where(
             k.resource_id == sa.bindparam("resource_id"), k.over_quota == 1
         )
 
-    def notice(self, connection: sa.Connection, found: Iterable[tuple[Counter, int]]) -> None:
-        """Counters and what their scopes use; who marks the change tells of it, and so it is told once."""
-        for counter, used in sorted(found, key=lambda pair: pair[0].key):  # the order of all locks
-            after = Standing(counter.limit, used)
-            if after.over == counter.over_quota:
+    def notice(
+        self, connection: sa.Connection, found: Iterable[tuple[Counter, int]], *, wait: bool = True
+    ) -> None:
+        """Counters and what their scopes use; who marks the change tells of it, and so it is told once.
+
+        Without ``wait`` those that another transaction holds are left to whoever looks next.
+        """
+        changed = [
+            (counter, used, after)
+            for counter, used in sorted(found, key=lambda pair: pair[0].key)  # the order of all locks
+            if (after := Standing(counter.limit, used)).over != counter.over_quota
+        ]
+        free = None
+        if changed and not wait:
+            keys = [counter.key for counter, _, _ in changed]
+            free = set(connection.scalars(self._free, {"keys": keys}))
+        for counter, used, after in changed:
+            if free is not None and counter.key not in free:
                 continue
             values = {"key": counter.key, "was": int(counter.over_quota), "now": int(after.over)}
             if connection.execute(self._mark, values).rowcount == 1:

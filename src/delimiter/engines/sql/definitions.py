@@ -93,10 +93,21 @@ class Definitions:
 
     # -- counted resources --------------------------------------------------------------------------------------
 
+    def are_told_counted(self, names: Iterable[str]) -> frozenset[str]:
+        """Those of these that this process has been told are counted."""
+        return frozenset(self._counted.intersection(names))
+
+    def look_again(self, names: Iterable[str]) -> None:
+        """Whether these are counted may have changed: read their rows again when they are met next."""
+        for name in names:
+            if (id := self._ids.pop(name, None)) is not None:
+                self._names.pop(id, None)
+
     def is_counted(self, connection: sa.Connection, name: str) -> bool:
         """Whether somebody counts it from a table of the service.
 
-        That it is not is remembered from when this process first met it; that it is, is looked up each time.
+        That it is not is remembered until the ways to its counters have changed, as they do when somebody begins to
+        count it; that it is, is looked up each time.
         """
         self.id_of(connection, name)
         if name not in self._counted:
@@ -134,6 +145,7 @@ class Definitions:
         """The definitions as they are, locked in order of their numbers: shared, or against everybody."""
         ids = sorted(self.id_of(connection, name) for name in names)
         rows = connection.execute(self._exclusive if exclusive else self._shared, {"ids": ids}).all()
+        self._counted.update(row.name for row in rows if row.counted_from is not None)
         found = {row.name: _definition(row) for row in rows}
         for name in names:
             if name not in found or not found[name].defined:

@@ -88,7 +88,9 @@ class Guards:
                 guard.take(joined)
             except OverLimit:
                 guard.abandon()
-                guard.tell(joined)
+                # The locks are gone with the savepoint, and a refusal waits for nobody.
+                with suppress(SQLAlchemyError), joined.begin_nested():
+                    guard.tell(joined, wait=False)
                 raise
             except BaseException:
                 guard.abandon()
@@ -146,25 +148,20 @@ class Guards:
             yield from joined.execute(statement, {"ids": part})
 
     def count(self, joined: sa.Connection, rows: Iterable[Counter]) -> dict[Start, int]:
-        return self._counts.of(joined, [(row.resource, row.scope) for row in rows])
+        """What each uses. Below a project without a limit others come and go without meeting this guard."""
+        starts = {(row.resource, row.scope): row.limit for row in rows}
+        alone = {
+            start for start, limit in starts.items() if limit == UNLIMITED and start[1].kind == "project"
+        }
+        return self._counts.of(joined, starts, alone=alone)
 
-    def refuse_uncountable(self, rows: Iterable[Counter]) -> None:
-        """A limit that cannot be kept is not passed over in silence."""
+    def refuse(self, request: GuardRequest, rows: Iterable[Counter]) -> None:
+        """What cannot be counted, or could never be found."""
+        for resource in request.counted:
+            for scope in request.scopes:
+                self._counts.refuse_stranger(resource, scope)
         for row in rows:
-            if row.limit != UNLIMITED and not self._counts.can(row.resource, row.scope.kind):
-                raise InvalidRequest(
-                    f"{row.resource} has a limit for {row.scope}, but count() was not told which column names the"
-                    f" {row.scope.kind}; call count({row.resource!r}, …, {row.scope.kind}=…)"
-                )
-
-    def refuse_strangers(self, starts: Iterable[Start]) -> None:
-        """Rows of an owner that cannot be in the service's column would never be found, and so never limited."""
-        for resource, scope in starts:
-            if not self._counts.can_hold(resource, scope):
-                raise InvalidRequest(
-                    f"{scope} cannot be in the column that names the {scope.kind} of {resource}; write whole numbers"
-                    " without signs or zeros before them, UUIDs in small letters with hyphens"
-                )
+            self._counts.refuse_uncountable(row.resource, row.scope, row.limit)
 
     def write(self, joined: sa.Connection, rows: Iterable[Counter]) -> None:
         for part in chunks(sorted(row.key for row in rows)):
@@ -177,8 +174,10 @@ class Guards:
             if joined.execute(self._raise_seen, values).rowcount != 1:
                 raise Conflict("somebody else was here meanwhile; roll back and run the transaction anew")
 
-    def tell(self, joined: sa.Connection, rows: Iterable[Counter], sums: dict[Start, int]) -> None:
-        self._crossings.notice(joined, ((row, sums[row.resource, row.scope]) for row in rows))
+    def tell(
+        self, joined: sa.Connection, rows: Iterable[Counter], sums: dict[Start, int], *, wait: bool
+    ) -> None:
+        self._crossings.notice(joined, [(row, sums[row.resource, row.scope]) for row in rows], wait=wait)
 
 
 class _SqlGuard(Guard):
@@ -200,17 +199,22 @@ class _SqlGuard(Guard):
         """Take the guards, count, and admit or refuse."""
         request = self._request
         starts = [(resource, scope) for resource in request.counted for scope in request.scopes]
-        self._guards.refuse_strangers(starts)
+        self._guards.refuse(request, ())
         answer, charged = self._guards.lock(joined, request, starts)
         if isinstance(answer, DelimiterError) and not isinstance(answer, OverLimit):
             raise answer
         self._rows = _in_order(charged.all(), request.counted)
-        self._guards.refuse_uncountable(self._rows)
+        self._guards.refuse(request, self._rows)
         self._sums = self._guards.count(joined, self._rows)
         found = [
-            over_limit(row.resource, row.scope, row.limit, self._sums[row.resource, row.scope], asked)
+            over_limit(
+                row.resource,
+                row.scope,
+                row.limit,
+                self._sums[row.resource, row.scope],
+                request.counted[row.resource],
+            )
             for row in self._rows
-            for asked in (request.counted[row.resource],)
         ]
         violations = [violation for violation in found if violation is not None]
         if isinstance(answer, OverLimit):
@@ -263,10 +267,10 @@ class _SqlGuard(Guard):
                 self._savepoint.rollback()
         self._close()
 
-    def tell(self, joined: sa.Connection) -> None:
+    def tell(self, joined: sa.Connection, *, wait: bool = True) -> None:
         """Of scopes that have come to be over quota, or no longer are, since somebody last looked."""
         if self._sums:
-            self._guards.tell(joined, self._rows, self._sums)
+            self._guards.tell(joined, self._rows, self._sums, wait=wait)
 
     def _close(self) -> None:
         if self._mark is not None and self._info.get(_OPEN) is self._mark:

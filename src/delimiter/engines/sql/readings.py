@@ -68,6 +68,7 @@ class Readings:
         )
         violations: list[Violation] = []
         available: dict[str, int | None] = dict.fromkeys(resources)
+        self._counts.refuse_uncounted(levels, scopes)
         for level in levels:
             if level.scope in scopes or level.limit != UNLIMITED:
                 violation = over_limit(

@@ -198,7 +198,14 @@ class SqlEngine(Wired):
     def count(self, resource: str, counted: Counted) -> None:
         self._counts.register(resource, counted)
         if not self._reading(lambda reading: self._counts.is_recorded(reading, resource)):
-            self._in_own(lambda own: self._counts.record(own, resource))
+            self._in_own(lambda own: self._begin_to_count(own, resource))
+
+    def _begin_to_count(self, own: sa.Connection, resource: str) -> None:
+        """Whoever claimed it until now, in whichever process, finds the way changed, and learns that it must not."""
+        self._projects.share(own)
+        ids = self._definitions.hold(own, [resource])
+        self._locks.raise_generations(own, self._locks.of_resources(own, ids.values()))
+        self._counts.record(own, resource)
 
     def counted_here(self) -> frozenset[str]:
         return self._counts.names()
@@ -208,7 +215,11 @@ class SqlEngine(Wired):
 
     def counted_drifts(self, resource: str, counted: Counted) -> Iterator[Drift]:
         self._sweep_all()
-        yield from self._reading(lambda reading: self._counts.drifts(reading, resource, counted))
+        # Rows and claims are read one after the other: what traffic changed in between is different the second time.
+        found = self._reading(lambda reading: self._counts.drifts(reading, resource, counted))
+        if found:
+            again = self._reading(lambda reading: self._counts.drifts(reading, resource, counted))
+            yield from (drift for drift in again if drift in found)
 
     def enter_guard(self, request: GuardRequest, *, connection: CallersConnection) -> Guard:
         self.prepare()

@@ -48,6 +48,12 @@ class Surveys:
                 limits[row.project][row.name], sums[row.project][row.name] = row.maximum, held
             if row.in_tree or held[0]:
                 holding.add(row.project)
+        for (
+            resource
+        ) in self._counts.names():  # what was claimed before it was counted no longer says what is used
+            for of_project in sums.values():
+                if resource in of_project:
+                    of_project[resource] = [0, 0]
         for project, resource, used in self._counted(connection, projects, limits, sums):
             sums[project][resource] = [used, 0]
             holding.add(project)

@@ -60,7 +60,7 @@ class ClaimWriter:
         )
         self._grow = by_key(
             sa.update(tables.claims).where(c.id == sa.bindparam("key")), tables.claims
-        ).values(children=c.children + sa.bindparam("added"), version=c.version + 1)
+        ).values(children=c.children + sa.bindparam("added"), changed_at=clock.now(), version=c.version + 1)
         self._change = by_key(
             sa.update(tables.claims).where(c.id == sa.bindparam("key")), tables.claims
         ).values(
