@@ -248,5 +248,5 @@ class ExistingContract(Contract):
                 for one, recent in engine.claims_named([*verbs, "provision", "ran out"], since=since)
                 if recent
             }
-            assert touched == {"resize", "transfer", "release", "provision", "ran out"}
+            assert touched == {"resize", "transfer", "release", "a child", "provision", "ran out"}
             quota.expire_reservations()

@@ -198,28 +198,6 @@ class IdentityContract(Contract):
         assert sight(quota) == before
 
     @pytest.mark.parametrize("ended", ["released", "expired", "swept"])
-    def test_a_live_external_id_comes_before_an_ended_own_id(
-        self, quota: Delimiter, engine: Engine, ended: str
-    ) -> None:
-        """Guard: what has ended is not found while something live goes by the same name."""
-        quota.define_resource("cores")
-        quota.reserve({"cores": 1}, user="john", id="vm", expires_in=60)
-        if ended == "released":
-            quota.release("vm")
-        move_time(engine, 60)
-        if ended == "swept":
-            quota.expire_reservations()
-        assert quota.get_claim("vm").id == "vm"
-        quota.claim({"cores": 1}, user="john", id="again", external_id="vm")
-        assert quota.get_claim("vm").id == "again"
-        assert quota.resize("vm", {"cores": 2}).id == "again"
-        child = quota.claim({"cores": 1}, user="john", id="child", parent="vm")
-        assert child.parent == "again"
-        quota.release("vm")
-        assert quota.usage(user="john")["cores"].used == 0
-        assert quota.get_claim("vm").id == "vm"
-
-    @pytest.mark.parametrize("ended", ["released", "expired", "swept"])
     def test_other_verbs_on_an_ended_claim(self, quota: Delimiter, engine: Engine, ended: str) -> None:
         quota.define_resource("cores")
         quota.reserve({"cores": 1}, user="john", id="c", external_id="vm", expires_in=60)

@@ -53,17 +53,14 @@ class Ledger:
                     self.below[entry.parent].append(entry)
 
     def find(self, id: str) -> Entry:
-        """A claim by its own id, by the external id of a live one, or of the last that had it: a live one first."""
-        own = self.entries.get(id)
-        if own is not None and not own.has_ended_at(self.now):
-            return own
+        """A claim by its own id, by the external id of a live one, or of the last that had it."""
+        entry = self.entries.get(id)
+        if entry is not None:
+            return entry
         known = [entry for entry in self.entries.values() if entry.external_id == id]
-        last = max(known, key=lambda entry: entry.last_held(self.now), default=None)
-        if own is not None and (last is None or last.has_ended_at(self.now)):
-            return own
-        if last is None:
+        if not known:
             raise unknown_claim(id)
-        return last
+        return max(known, key=lambda entry: entry.last_held(self.now))
 
     def decide(self, change: Change) -> Answer:
         """Make the change if it is admitted; otherwise say why, as a value, and leave everything as it was."""
@@ -159,12 +156,11 @@ class Ledger:
             if other.id == claim.parent:
                 return claim.parent
         known = self.entries.get(claim.parent)
-        if known is not None and not known.has_ended_at(self.now):
-            return known.id
-        for other in earlier:
-            if other.external_id == claim.parent:  # it is live, or the list will be refused because of it
-                return other.id
-        return self.find(claim.parent).id
+        if known is None:
+            for other in earlier:
+                if other.external_id == claim.parent:  # it is live, or the list will be refused because of it
+                    return other.id
+        return (known or self.find(claim.parent)).id
 
     def _provision(self, change: Provision) -> Answer:
         entry = self._live(self.find(change.id))

@@ -92,9 +92,6 @@ class Entry:
             return "expired"
         return self.state
 
-    def has_ended_at(self, now: int) -> bool:
-        return self.state_at(now) in ("released", "expired")
-
     def touched_after(self, moment: int, now: int) -> bool:
         """Whether it was made, changed or ended after this moment."""
         ended_at = self.expires_at if self.state_at(now) == "expired" and not self.ended else self.ended_at

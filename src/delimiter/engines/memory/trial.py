@@ -73,8 +73,7 @@ class Trial:
 
     def find(self, name: str) -> Record:
         """By its own id, else by external id: the live claim, else the last one that took it."""
-        own, holder = self.claims.get(name), self._holder(name)
-        record = holder if own is None or (holder is not None and not own.live_at(self.now)) else own
+        record = self.claims.get(name) or self._holder(name)
         if record is None:
             named = [one for one in self.claims.values() if one.external_id == name]
             record = max(named, key=lambda one: one.named, default=None)

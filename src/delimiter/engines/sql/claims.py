@@ -41,17 +41,16 @@ class Claims:
         rows = sa.select(*self.columns)
         name: sa.BindParameter[str] = sa.bindparam("name")
         self._now = sa.select(clock.now())
-        ended = sa.or_(c.state.in_(("released", "expired")), c.expires_at <= clock.now()).label("has_ended")
         self._find = {
-            "own id": rows.add_columns(ended).where(c.claim_id == name),
-            "live external id": rows.add_columns(ended).where(c.live_external_id == name),
+            "own id": rows.where(c.claim_id == name),
+            "live external id": rows.where(c.live_external_id == name),
             "external id": rows.where(c.external_id == name)
             .order_by(c.ended_at.desc(), c.id.desc())
             .limit(1),
         }
         keys = c.id.in_(sa.bindparam("keys", expanding=True))
         self._lock_keys = database.locked(database.by_key(rows.where(keys).order_by(c.id), tables.claims))
-        self._resolve = sa.select(c.id, c.claim_id, ended).where(
+        self._resolve = sa.select(c.id, c.claim_id).where(
             c.claim_id.in_(sa.bindparam("names", expanding=True))
         )
         self._resolve_external = sa.select(c.id).where(
@@ -72,16 +71,12 @@ class Claims:
         return int(connection.execute(self._now).scalar_one())
 
     def find(self, connection: sa.Connection, name: str, *, lock: bool) -> Entry | None:
-        """A claim by its own id, by the external id of a live one, or of the last that had it: a live one first."""
-        found = []
+        """A claim by its own id, by the external id of a live one, or of the last that had it."""
         for statement in self._find.values():
-            locking = self._database.locked(statement) if lock else statement
-            row = connection.execute(locking, {"name": name}).first()
-            if row is not None:
-                found.append(row)
-                if not getattr(row, "has_ended", True):
-                    return self.with_amounts(connection, [row])[0]
-        return self.with_amounts(connection, found[:1])[0] if found else None
+            entry = self._first(connection, self._database.locked(statement) if lock else statement, name)
+            if entry is not None:
+                return entry
+        return None
 
     def replayed(self, connection: sa.Connection, id: str) -> Entry | None:
         """The claim that has this as its own id, held as it is.
@@ -130,8 +125,7 @@ class Claims:
         keys = {}
         for part in chunks(names):
             for row in connection.execute(self._resolve, {"names": part}):
-                if not row.has_ended:
-                    keys[row.claim_id] = row.id
+                keys[row.claim_id] = row.id
         for name in names:
             if name not in keys and (entry := self.find(connection, name, lock=False)) is not None:
                 keys[name] = entry.key
