@@ -8,18 +8,28 @@ from typing import Final, TypeAlias
 
 from delimiter.changes import Correct
 from delimiter.engine import Answer
-from delimiter.errors import ClaimConflict, ClaimExpired, ClaimReleased, DelimiterError, UnknownClaim
+from delimiter.errors import (
+    ClaimConflict,
+    ClaimExpired,
+    ClaimReleased,
+    DelimiterError,
+    InvalidRequest,
+    UnknownClaim,
+)
 from delimiter.listing import Existing, Mismatch, Progress
 from delimiter.model import Claim
 from delimiter.spool import Spool, parts
 
-__all__ = ["Comparison", "Told"]
+__all__ = ["Comparison", "Told", "is_young"]
 
 #: Claims looked at again, and mended, in one transaction: their counters are locked meanwhile.
 _MENDED: Final = 100
 
 #: Answers that say: something is happening to it just now. The next comparison will tell.
 _JUST_CHANGING: Final = (ClaimConflict, ClaimExpired, ClaimReleased, UnknownClaim)
+
+#: So few may always be ended: in a small store one thing more or less is a large share.
+_ENDED_ANYWAY: Final = 10
 
 Told: TypeAlias = Callable[[Progress], object]
 #: A correction, and the mismatches that it mends.
@@ -37,6 +47,22 @@ class Comparison:
     since: int
     repair: bool
 
+    def refuse_many_orphaned(self, spool: Spool, most: float) -> None:
+        """A listing that was cut short looks like a world in which much is gone: nobody's claims end by it."""
+        if spool.orphans() <= _ENDED_ANYWAY:
+            return
+        compared = spool.provisioned(self.compared)
+        if spool.orphans() <= most * compared:
+            return
+        # Some may have changed meanwhile, and are left alone.
+        orphaned = sum(len(self._gone(claims)) for claims in parts(spool.orphaned(), _MENDED))
+        if orphaned > _ENDED_ANYWAY and orphaned / compared > most:
+            raise InvalidRequest(
+                f"{orphaned:,} of {compared:,} claims ({orphaned / compared:.1%}) are not in the listing, and a repair"
+                f" ends at most {100 * most:g}% (most_orphaned). No claim was changed. Is the listing complete? Look at"
+                " what is orphaned without a repair; if all of it is really gone, allow a larger share"
+            )
+
     def mismatches(self, spool: Spool, told: Told) -> Iterator[Mismatch]:
         done, total = 0, spool.candidates()
         # What is freed comes first, so that fewer are over quota in between.
@@ -52,14 +78,17 @@ class Comparison:
         told(Progress("comparing", done, total))
 
     def _orphaned(self, claims: Sequence[Claim]) -> Iterator[Mismatch]:
-        unchanged = self._unchanged(claims)
         mends: list[_Mend] = []
-        for claim in claims:
-            recorded = self._of_compared(claim.resources)
-            if recorded and claim.id in unchanged:
-                mend = self._correction(claim, {}, claim.project, claim.user)
-                mends.append((mend, [_of_claim("orphaned", claim, recorded, {})]))
+        for claim, recorded in self._gone(claims):
+            mend = self._correction(claim, {}, claim.project, claim.user)
+            mends.append((mend, [_of_claim("orphaned", claim, recorded, {})]))
         return self._mended(mends)
+
+    def _gone(self, claims: Sequence[Claim]) -> list[tuple[Claim, dict[str, int]]]:
+        """With what is held of it for nothing."""
+        unchanged = self._unchanged(claims)
+        held = ((claim, self._of_compared(claim.resources)) for claim in claims if claim.id in unchanged)
+        return [(claim, recorded) for claim, recorded in held if recorded]
 
     def _differing(self, pairs: Sequence[tuple[Existing, Claim]]) -> Iterator[Mismatch]:
         unchanged = self._unchanged([claim for _, claim in pairs])
@@ -93,15 +122,11 @@ class Comparison:
         missing = [
             replace(entry, resources=held[entry.external_id])
             for entry in entries
-            if held[entry.external_id] and entry.external_id not in in_use and not self._is_young(entry)
+            if held[entry.external_id] and entry.external_id not in in_use and not is_young(entry, self.since)
         ]
         if not self.repair:
             return iter([_of_entry(entry) for entry in missing])
         return self._admitted(missing)
-
-    def _is_young(self, entry: Existing) -> bool:
-        """Just made: its reservation may be about to be provisioned."""
-        return entry.created_at is not None and entry.created_at.timestamp() * 1_000_000 > self.since
 
     def _admitted(self, missing: Sequence[Existing]) -> Iterator[Mismatch]:
         for entry, answer in self.admit(missing):
@@ -143,6 +168,11 @@ class Comparison:
                 for mismatch in found
             ]
         )
+
+
+def is_young(entry: Existing, since: int) -> bool:
+    """Just made: its reservation may be about to be provisioned."""
+    return entry.created_at is not None and entry.created_at.timestamp() * 1_000_000 > since
 
 
 def _telling(found: Iterator[Mismatch], told: Told, done: int, total: int) -> Iterator[Mismatch]:

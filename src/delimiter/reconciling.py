@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from delimiter import validation
 from delimiter.changes import Admit, Correct, NewClaim
-from delimiter.comparing import Comparison, Told
+from delimiter.comparing import Comparison, Told, is_young
 from delimiter.counting import Counting
 from delimiter.engine import Answer, ClaimQuery
 from delimiter.errors import ClaimReleased, DelimiterError, InvalidRequest
@@ -24,7 +24,10 @@ __all__ = ["Reconciling"]
 #: Claims read or listed between two steps of progress.
 _READ: Final = 500
 _MOST_IN_A_BATCH: Final = 5000
-#: An entry's claim always has the same id, so that an old listing cannot bring back what was released since.
+#: Of so many it is told why they were refused; the others are counted.
+_REASONS: Final = 1000
+#: An entry's claim always has the same id, so that an old listing cannot bring back what was released since, as long as
+#: the record remembers that: what was pruned it brings back.
 _ADOPTED: Final = uuid.UUID("6f1c0f6e-6a53-4a55-9d3b-2b9c4f0f7a11")
 
 
@@ -38,6 +41,7 @@ class Reconciling(Counting):
         resources: Collection[str] | None = None,
         repair: bool = False,
         grace: float | timedelta = timedelta(minutes=10),
+        most_orphaned: float = 0.2,
         progress: Told | None = None,
     ) -> Iterator[Mismatch]:
         """Compare the claims with what really exists; yield what disagrees.
@@ -53,6 +57,9 @@ class Reconciling(Counting):
         and each claim is decided on as it then stands. What exists, exists: no limit refuses a repair, and an event
         tells who is over quota by it. ``progress`` is called with each step.
 
+        The listing must be complete. A repair that would end more than the share ``most_orphaned`` (0 to 1) of the
+        provisioned claims that are compared, and more than ten of them, is refused: so looks a listing cut short.
+
         Raises ``InvalidRequest``, ``UnknownResource`` (before anything is changed), ``StoreUnavailable``.
 
         >>> quota = Delimiter("memory://")
@@ -63,6 +70,7 @@ class Reconciling(Counting):
         [('amount', 'vol-1'), ('missing', 'vol-2')]
         """
         spare = validation.microseconds(grace, "grace", zero=True)
+        most = _share(most_orphaned)
         wanted = None if resources is None else _names(resources)
         told = progress or _nobody
         spool = Spool()
@@ -83,6 +91,8 @@ class Reconciling(Counting):
             since=since,
             repair=bool(repair),
         )
+        if repair:
+            comparison.refuse_many_orphaned(spool, most)
         found = comparison.mismatches(spool, told)
         if repair:  # now, not when somebody looks at the answer
             for mismatch in found:
@@ -90,13 +100,22 @@ class Reconciling(Counting):
             found = spool.kept()
         return _closing(spool, found)
 
-    def adopt(self, listing: Listing, *, batch: int = 500, progress: Told | None = None) -> Adopted:
+    def adopt(
+        self,
+        listing: Listing,
+        *,
+        batch: int = 500,
+        grace: float | timedelta = timedelta(minutes=10),
+        progress: Told | None = None,
+    ) -> Adopted:
         """Bring in what exists already, from a listing: one provisioned claim for each entry that is not known yet.
 
-        What is claimed already, or was and is released, is left alone: begin again after an interruption, and it goes
-        on where it stopped. No limit refuses what exists; the answer tells who is over quota. ``batch`` entries are
-        claimed in one transaction; where one of them is refused, each is decided by itself. The whole listing is read
-        first (into a temporary file), so that whatever is wrong with it is said before anything is changed.
+        What is claimed already, or was and is released (and not pruned), is left alone: begin again after an
+        interruption, and it goes on where it stopped. So is what was made within ``grace`` (seconds or ``timedelta``)
+        by its ``created_at``: its reservation may be about to be provisioned. No limit refuses what exists; the answer
+        tells who is over quota. ``batch`` entries are claimed in one transaction; where one of them is refused, each is
+        decided by itself. The whole listing is read first (into a temporary file), so that whatever is wrong with it is
+        said before anything is changed.
 
         Raises ``InvalidRequest``, ``UnknownResource``, ``StoreUnavailable``.
 
@@ -111,23 +130,32 @@ class Reconciling(Counting):
         """
         if not 1 <= validation.maximum(batch, "batch") <= _MOST_IN_A_BATCH:
             raise InvalidRequest(f"batch must be from 1 to {_MOST_IN_A_BATCH}, not {batch}")
+        spare = validation.microseconds(grace, "grace", zero=True)
         told = progress or _nobody
-        claimed = done = 0
+        since = self._run(self._engine.now) - spare
+        claimed = young = refusals = done = 0
         refused: dict[str, str] = {}
         with Spool() as spool:
             self._read_listing(spool, listing, told)
             self._refuse_unclaimable(spool.resources)
             for part in parts(spool.entries(), batch):
-                new = self._unknown(part)
-                for entry, answer in self._admit_existing(new, _adopted_id):
+                unknown = self._unknown(part)
+                old = [entry for entry in unknown if not is_young(entry, since)]
+                young += len(unknown) - len(old)
+                charged: list[Existing] = []
+                for entry, answer in self._admit_existing(old, _adopted_id):
                     if not isinstance(answer, DelimiterError):
-                        claimed += 1
+                        charged.append(entry)
                     elif not isinstance(answer, ClaimReleased):
-                        refused[entry.external_id] = str(answer)
+                        refusals += 1
+                        if len(refused) < _REASONS:
+                            refused[entry.external_id] = str(answer)
+                spool.charge(entry.user for entry in charged if entry.user is not None)
+                claimed += len(charged)
                 done += len(part)
                 told(Progress("adopting", done, len(spool)))
             over = tuple(self._over_quota(spool))
-        return Adopted(claimed, done - claimed - len(refused), refused, over)
+        return Adopted(claimed, done - claimed - young - refusals, refused, over, young, refusals)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -195,10 +223,10 @@ class Reconciling(Counting):
         return self._run(lambda: self._engine.apply([Admit(tuple(claims), existing=True)])[0])
 
     def _over_quota(self, spool: Spool) -> Iterator[Overage]:
-        """Who holds more than a limit of what the listing names: the deployment, a project, or a user that it names."""
+        """Who holds more than a limit of what the listing names: the deployment, a project, or a user charged now."""
         total: tuple[Scope, Any] = (Scope.total(), self._run(lambda: self._engine.usage(Scope.total())))
         projects = ((Scope("project", one.id), one.usage) for one in self._run(self._engine.tree))
-        users = ((Scope("user", name), self._usage_of_user(name)) for name in spool.users())
+        users = ((Scope("user", name), self._usage_of_user(name)) for name in spool.charged())
         for scope, usages in chain([total], projects, users):
             for name in sorted(spool.resources & usages.keys()):
                 usage = usages[name]
@@ -215,6 +243,12 @@ def _names(resources: Collection[str]) -> list[str]:
             "resources must be a list of names, such as ['storage.gb']; leave it out for all"
         )
     return [validation.name(name, "a resource's name") for name in resources]
+
+
+def _share(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise InvalidRequest(f"most_orphaned must be a share from 0 to 1, such as 0.2, not {value!r}")
+    return value
 
 
 def _iterable(listing: Iterable[Existing]) -> Iterable[Existing]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -31,6 +31,7 @@ CREATE TABLE claims (id TEXT PRIMARY KEY, external TEXT, project TEXT, user TEXT
   resources TEXT) WITHOUT ROWID;
 CREATE TABLE entries (position INTEGER PRIMARY KEY, external TEXT, project TEXT, user TEXT, created_at TEXT,
   resources TEXT, place TEXT);
+CREATE TABLE charged (user TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE kept (position INTEGER PRIMARY KEY, fields TEXT);
 """
 
@@ -100,7 +101,8 @@ class Spool:
         rows = (
             (c.id, c.external_id, c.project, c.user, c.parent, c.state, _text(c.resources)) for c in claims
         )
-        self._write("INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        # An id that is pruned and used again between two pages comes twice: the later claim is the one there is.
+        self._write("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def add_entries(self, entries: Iterable[Existing]) -> None:
         self._write("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", map(self._row, entries))
@@ -142,8 +144,20 @@ class Spool:
         """How many will come out of the three below."""
         with _on_disk():
             pairs = f"SELECT {_ENTRY}, {_CLAIM} {_DIFFERING}"
-            counts = (f"({pairs})", f"(SELECT 1 {_ORPHANED})", f"(SELECT 1 {_MISSING})")
-            return sum(self._db.execute(f"SELECT count(*) FROM {one}").fetchone()[0] for one in counts)  # noqa: S608
+            counts = (f"({pairs})", f"(SELECT 1 {_MISSING})")
+            others = [self._db.execute(f"SELECT count(*) FROM {one}").fetchone() for one in counts]  # noqa: S608
+        return self.orphans() + sum(int(count) for (count,) in others)
+
+    def orphans(self) -> int:
+        """How many are orphaned at first sight, whatever they hold."""
+        with _on_disk():
+            (count,) = self._db.execute(f"SELECT count(*) {_ORPHANED}").fetchone()
+        return int(count)
+
+    def provisioned(self, resources: Collection[str]) -> int:
+        """How many provisioned claims hold any of these."""
+        held = self._read("SELECT resources FROM claims WHERE state = 'provisioned'")
+        return sum(not json.loads(text).keys().isdisjoint(resources) for (text,) in held)
 
     def differing(self) -> Iterator[tuple[Existing, Claim]]:
         """What is listed and claimed, where something is not the same."""
@@ -166,9 +180,13 @@ class Spool:
         """How many entries there are."""
         return self._entries
 
-    def users(self) -> Iterator[str]:
-        """Every user that the listing names, once."""
-        found = self._read("SELECT DISTINCT user FROM entries WHERE user IS NOT NULL ORDER BY user")
+    def charge(self, users: Iterable[str]) -> None:
+        """To be remembered: something was claimed for these."""
+        self._write("INSERT OR IGNORE INTO charged VALUES (?)", ([user] for user in users))
+
+    def charged(self) -> Iterator[str]:
+        """Every user that something was claimed for, once."""
+        found = self._read("SELECT user FROM charged ORDER BY user")
         return (user for (user,) in found)
 
     def keep(self, mismatch: Mismatch) -> None:

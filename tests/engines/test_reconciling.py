@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from delimiter import Delimiter, Existing, Mismatch, Overage, Progress, aio, listing
+from delimiter import Delimiter, Existing, InvalidRequest, Mismatch, Overage, Progress, aio, listing
 from delimiter.conformance.contract import move_time
 from delimiter.engine import OpenOptions, open_engine
 from delimiter.model import CEILING
@@ -225,6 +225,46 @@ def test_of_what_cannot_be_mended_it_is_told_why(quota):
     assert_sums(quota)
 
 
+@pytest.mark.stores(*ALL)
+def test_a_listing_cut_short_ends_nothing(quota, engine):
+    """Twelve of fifteen claims would end. Whoever only looks is not refused, nor who says that they are gone."""
+    for number in range(12):
+        quota.claim({"storage.gb": 1}, user="mary", external_id=f"w{number}")
+    before = list(quota.claims())
+    assert len(list(quota.reconcile_with(exists(), grace=0))) == 12
+    for share in (0.2, 0, 0.79):
+        with pytest.raises(InvalidRequest, match=r"12 of 15 claims .80\.0%. are not in the listing"):
+            quota.reconcile_with(exists(), repair=True, grace=0, most_orphaned=share)
+    assert told(quota.reconcile_with(exists(), repair=True)) == [], "younger than the grace: none would end"
+    assert list(quota.claims()) == before
+    move_time(engine, 3600)
+    quota.resize("w0", {"storage.gb": 2})
+    quota.resize("w1", {"storage.gb": 2})  # ten are left that nobody touched: so few may always end
+    assert len(list(quota.reconcile_with(exists(), repair=True, most_orphaned=0))) == 10
+    assert len(list(quota.reconcile_with(exists(), repair=True, grace=0, most_orphaned=0.8))) == 2
+    assert_sums(quota)
+
+
+@pytest.mark.stores("memory", "sqlite")
+def test_an_id_that_comes_twice_while_the_claims_are_read(quota, engine):
+    """Released, pruned and claimed anew between two pages: the claim that there is now counts."""
+    for number in range(600):
+        quota.claim({"cores": 1}, user="mary", id=f"w{number}")
+
+    def step(progress: Progress) -> None:
+        if progress == Progress("claims", 500):
+            quota.release("w0")
+            move_time(engine, 1)
+            quota.prune(older_than=0.5)
+            quota.claim({"cores": 2}, user="mary", id="w0")
+
+    things = [Existing("vm", {"cores": 4}, project="acme"), Existing("v1", {"cores": 2}, project="acme")]
+    things += [Existing(f"w{number}", {"cores": 1}, user="mary") for number in range(600)]
+    assert told(quota.reconcile_with(things, resources=["cores"], grace=0, progress=step)) == []
+    found = told(quota.reconcile_with(things, resources=["cores"], grace=0))
+    assert found == [("amount", None, {"cores": 2}, {"cores": 1}, False, "")]
+
+
 # -- adopting -----------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +307,40 @@ def test_one_bad_entry_harms_no_other(quota):
     adopted = quota.adopt(things)
     assert (adopted.claimed, adopted.known, list(adopted.refused)) == (4, 0, ["n2"])
     assert quota.usage(user="mary")["storage.gb"].used == 4
+
+
+@pytest.mark.stores(*ALL)
+def test_what_is_just_being_made_is_not_adopted(quota, engine):
+    """A volume whose reservation does not know it yet would be counted twice."""
+    now = datetime.fromtimestamp(engine.now() / 1_000_000, UTC)
+    things = [
+        Existing(f"n{minutes}", {"storage.gb": 1}, user="mary", created_at=now - timedelta(minutes=minutes))
+        for minutes in (1, 9, 11)
+    ]
+    adopted = quota.adopt([*exists(), *things])
+    assert (adopted.claimed, adopted.known, adopted.young) == (1, 3, 2)
+    again = quota.adopt([*exists(), *things], grace=timedelta(minutes=5))
+    assert (again.claimed, again.known, again.young) == (1, 4, 1)
+    assert quota.adopt(things, grace=0).claimed == 1
+    with pytest.raises(InvalidRequest, match="grace must be above 0"):
+        quota.adopt(things, grace=-1)
+
+
+@pytest.mark.stores("sqlite")
+def test_an_answer_stays_small(quota, monkeypatch):
+    """Reasons of the first few; and nobody is asked about whom nothing was charged to."""
+    monkeypatch.setattr("delimiter.reconciling._REASONS", 2)
+    things = [Existing(f"n{number}", {"storage.gb": CEILING}, user="mary") for number in range(5)]
+    quota.update_limits("storage.gb", user="john", max=1)
+    new = Existing("n5", {"storage.gb": 60}, user="zoe")
+    adopted = quota.adopt([*exists(), *things, new])
+    assert (adopted.claimed, adopted.known, adopted.refusals, list(adopted.refused)) == (
+        1,
+        3,
+        5,
+        ["n0", "n1"],
+    )
+    assert [over.scope for over in adopted.over_quota] == ["user:zoe"]
 
 
 _ADOPTING = """
@@ -314,37 +388,3 @@ def test_from_a_table_of_the_service_asynchronously(database_url):
             return [adopted.claimed, len(found), (await quota.usage(user="john"))["cores"].used]
 
     assert asyncio.run(main()) == [3, 3, 0]
-
-
-_MEASURED = """
-import resource, sys
-from delimiter import Delimiter, listing
-url, file, less = sys.argv[1:]
-with Delimiter(url) as quota:
-    quota.define_resource("cores")
-    adopted = quota.adopt(lambda: listing.read(file), batch=2000).claimed
-    found = sum(1 for _ in quota.reconcile_with(lambda: listing.read(file), grace=0))
-    mended = sum(1 for _ in quota.reconcile_with(lambda: listing.read(less), grace=0, repair=True))
-print(adopted, found, mended, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.stores("sqlite")
-def test_memory_does_not_grow_with_the_listing(database_url, tmp_path):
-    """Ten times as many things adopted, compared and mended: the same memory at the most, but for SQLite's caches."""
-
-    def peak(rows: int) -> int:
-        lines = [f"v{n},u{n % 20},1\n" for n in range(rows)]
-        full, less = tmp_path / f"{rows}.csv", tmp_path / f"{rows}-less.csv"
-        full.write_text("external_id,user,cores\n" + "".join(lines))
-        less.write_text("external_id,user,cores\n" + "".join(lines[: -rows // 10]))
-        run = [sys.executable, "-c", _MEASURED, database_url("sqlite"), str(full), str(less)]
-        done = subprocess.run(run, capture_output=True, text=True, check=True)
-        *counts, most = map(int, done.stdout.split())
-        assert counts == [rows, 0, rows // 10]
-        return most
-
-    assert peak(30_000) < peak(3_000) + 40_000, (
-        "in kB; the caches are 16 MB for the comparison, and a few for the store"
-    )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import tracemalloc
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from delimiter import Delimiter, Existing, InvalidRequest, UnknownResource
-from delimiter.listing import parse, read, rows
+from delimiter.listing import parse, read, rows, tables
 
 HEAD = "external_id,project,user,created_at,storage.gb,cores\n"
 
@@ -121,6 +126,61 @@ def test_a_file_that_cannot_be_read(tmp_path):
             list(read(latin))
 
 
+_RIGHT = '{"external_id": "u", "user": "u", "resources": {"a": 1}}\n'
+
+
+@pytest.mark.parametrize(
+    "name, begin, piece, line",
+    [
+        ("head.csv", "", "x" * 1_000_000, 1),
+        ("cells.csv", HEAD + "v,acme,,,1,1\n", ",y" * 500_000, 3),
+        ("record.csv", HEAD, '"' + "x\n" * 50_000 + '",', 2),
+        ("line.jsonl", _RIGHT, "[" * 1_000_000, 2),
+        ("blank.jsonl", _RIGHT, " " * 1_000_000, 2),
+    ],
+)
+def test_a_line_of_any_length_is_refused_in_little_memory(tmp_path, name, begin, piece, line):
+    """150 MB in one line, or in one record of many lines; read as a whole it took that at least."""
+    file = tmp_path / name
+    with file.open("w") as writing:
+        writing.write(begin)
+        writing.writelines(piece for _ in range(150_000_000 // len(piece)))
+    told = f"{file}:{line}: longer than 1,048,576 characters; a listing has a line for each thing"
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest, match=f"^{re.escape(told)}$"):
+            list(read(file))
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    finally:
+        tracemalloc.stop()
+        file.unlink()
+
+
+def test_a_listing_names_so_many_resources_at_most():
+    names = [f"r{number}" for number in range(1001)]
+    with pytest.raises(InvalidRequest, match=r"list.csv:1: 1,001 columns; at most 1,000 are read"):
+        list(parse([",".join(["external_id", "user", *names[:-2]])], name="list.csv"))
+    thing = {"external_id": "v", "user": "u", "resources": dict.fromkeys(names, 1)}
+    with pytest.raises(InvalidRequest, match=r"list.jsonl:1: 1,001 resources; at most 1,000 are read"):
+        list(parse([json.dumps(thing)], name="list.jsonl"))
+    assert len(list(parse([",".join(["external_id", "user", *names[:998]])]))) == 0
+
+
+def test_a_file_name_may_be_any_bytes(tmp_path):
+    file = tmp_path / os.fsdecode(b"v\xe4.csv")
+    file.write_text("external_id,user,cores\nv1,u,1\nv1,u,1\n")
+    with Delimiter("memory://") as quota:
+        quota.define_resource("cores")
+        with pytest.raises(InvalidRequest, match=r"is listed twice: .*v.udce4.csv:2 and .*v.udce4.csv:3"):
+            quota.adopt(lambda: read(file))
+        file.write_text("external_id,user,cores\nv1,u,1\n")
+        assert quota.adopt(lambda: read(os.fsencode(file))).claimed == 1  # type: ignore[arg-type]
+    file.unlink()
+    with pytest.raises(InvalidRequest, match=r"v.udce4.csv cannot be read") as refused:
+        list(read(file))
+    str(refused.value).encode()
+
+
 def test_a_time_without_an_offset_is_in_utc():
     naive = datetime(2026, 1, 31, 10)  # noqa: DTZ001
     assert Existing("v", {"a": 1}, user="u", created_at=naive).created_at == naive.replace(tzinfo=UTC)
@@ -177,12 +237,31 @@ def test_rows_of_a_table(service):
         assert len(list(counted())) == 5
     with pytest.raises(InvalidRequest, match="row 1: '1' belongs to nobody"):
         list(rows(engine, id=c.id, user=sa.null(), resources={"storage.gb": c.size})())
+    wrong: Any
+    for wrong in (
+        sa.literal("10 GB"),
+        sa.literal(1.5),
+        sa.literal("NaN").cast(sa.Text),
+        sa.literal_column("9e999"),
+    ):
+        with pytest.raises(
+            InvalidRequest, match=r"row 1: the amount of storage\.gb must be a whole number, not"
+        ):
+            list(rows(engine, id=c.id, user=c.owner, resources={"storage.gb": wrong})())
     with pytest.raises(InvalidRequest, match="whose are they"):
         rows(engine, id=c.id, resources={"storage.gb": c.size})
     with pytest.raises(InvalidRequest, match="at least one resource"):
         rows(engine, id=c.id, user=c.owner, resources={})
     with pytest.raises(InvalidRequest, match="Engine, Connection or Session"):
         list(rows("sqlite://", id=c.id, user=c.owner, resources={"storage.gb": c.size})())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "amount", [float("nan"), Decimal("NaN"), Decimal("Infinity"), Decimal("1.5"), "10", b"1"]
+)
+def test_an_amount_that_is_no_whole_number(amount):
+    with pytest.raises(InvalidRequest, match="row v1: the amount of cores must be a whole number, not"):
+        tables._existing(SimpleNamespace(external_id="v1", user="u", amount0=amount), ("cores",))
 
 
 ONE = Existing("v1", {"cores": 1}, user="u")
@@ -217,6 +296,10 @@ def test_a_bad_listing_changes_nothing(listing, error, told, verb):
         ({"resources": "cores"}, InvalidRequest, "must be a list of names"),
         ({"resources": []}, InvalidRequest, "must be a list of names"),
         ({"grace": -1}, InvalidRequest, "grace must be above 0"),
+        ({"most_orphaned": 1.1}, InvalidRequest, "most_orphaned must be a share from 0 to 1"),
+        ({"most_orphaned": float("nan")}, InvalidRequest, "most_orphaned must be a share"),
+        ({"most_orphaned": True}, InvalidRequest, "most_orphaned must be a share"),
+        ({"most_orphaned": "20%"}, InvalidRequest, "most_orphaned must be a share"),
         ({"listing": []}, InvalidRequest, "the listing is empty: name the resources"),
         ({"listing": list}, InvalidRequest, "the listing is empty: name the resources"),
     ],

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from delimiter import validation
 from delimiter.errors import InvalidRequest
 
-__all__ = ["Existing", "Listing", "utc"]
+__all__ = ["Existing", "Listing", "storable", "utc"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,20 @@ class Existing:
                 f"{self.external_id!r} belongs to nobody: name its project, its user or both"
             )
         object.__setattr__(self, "created_at", utc(self.created_at))
+        object.__setattr__(self, "place", storable(self.place))
 
 
 #: What exists: entries, or something to call for them. It is called when the claims have been read.
 Listing: TypeAlias = Iterable[Existing] | Callable[[], Iterable[Existing]]
+
+
+def storable(place: str) -> str:
+    r"""A place as UTF-8 can write it down: the name of a file may be any bytes.
+
+    >>> print(storable("vol\udce4.csv:2"))
+    vol\udce4.csv:2
+    """
+    return place.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def utc(value: Any) -> datetime | None:

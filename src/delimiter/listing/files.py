@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from os import PathLike, fspath
+from os import PathLike, fsdecode
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from delimiter.errors import InvalidRequest
-from delimiter.listing.existing import Existing
+from delimiter.listing.existing import Existing, storable
 
 __all__ = ["parse", "read"]
 
@@ -23,6 +24,9 @@ _COLUMNS: Final = (_ID, "project", "user", "created_at")
 _KEYS: Final = (*_COLUMNS, "resources")
 _AMOUNT: Final = re.compile(r"[0-9]{1,19}")
 _SHOWN: Final = 60
+#: Characters of one line, or of one record of several lines; it is held in memory as a whole.
+_LONGEST: Final = 1024 * 1024
+_MOST_COLUMNS: Final = 1000
 
 
 def read(path: str | PathLike[str]) -> Iterator[Existing]:
@@ -30,12 +34,18 @@ def read(path: str | PathLike[str]) -> Iterator[Existing]:
 
     ``InvalidRequest`` with the file's name and the line if something is wrong there, or if it cannot be read.
     """
-    name = fspath(path)
+    name = fsdecode(path)
     try:
         with Path(name).open(encoding="utf-8-sig", newline="") as file:
-            yield from parse(file, name=name)
+            yield from parse(_lines(file), name=name)
     except OSError as error:
-        raise InvalidRequest(f"{name} cannot be read: {error.strerror or error}") from error
+        raise InvalidRequest(f"{storable(name)} cannot be read: {error.strerror or error}") from error
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """No more of a line than shows that it is too long: what is no listing may be one line of any length."""
+    while line := file.readline(_LONGEST + 1):
+        yield line
 
 
 def parse(lines: Iterable[str], *, name: str = "listing.csv") -> Iterator[Existing]:
@@ -50,7 +60,7 @@ def parse(lines: Iterable[str], *, name: str = "listing.csv") -> Iterator[Existi
     delimiter.errors.InvalidRequest: listing.csv:2: the amount of storage.gb must be a whole number, not 'many'
     """
     is_json = Path(name).suffix.lower() in (".jsonl", ".ndjson")
-    return _json_lines(lines, name) if is_json else _csv(lines, name)
+    return _json_lines(lines, storable(name)) if is_json else _csv(lines, storable(name))
 
 
 @contextmanager
@@ -63,13 +73,13 @@ def _at(place: str) -> Iterator[None]:
 
 
 def _csv(lines: Iterable[str], name: str) -> Iterator[Existing]:
-    records = csv.reader(lines, strict=True)
-    columns = next(_records(records, name), None)
+    records = _Records(lines, name)
+    columns = next(records, None)
     if columns is None:
         raise InvalidRequest(f"{name} is empty: its first line names the columns, {_ID} among them")
     with _at(f"{name}:1"):
         _check(columns[1])
-    for line, cells in _records(records, name):
+    for line, cells in records:
         place = f"{name}:{line}"
         with _at(place):
             if len(cells) != len(columns[1]):
@@ -79,28 +89,56 @@ def _csv(lines: Iterable[str], name: str) -> Iterator[Existing]:
             yield _of_cells(dict(zip(columns[1], cells, strict=True)), place)
 
 
-def _records(records: Any, name: str) -> Iterator[tuple[int, list[str]]]:
+class _Records:
     """Each record with the line it begins on; empty lines are none."""
-    while True:
-        line = records.line_num + 1
-        try:
-            record = next(records, None)
-        except csv.Error as error:
-            raise InvalidRequest(f"{name}:{line}: no CSV: {error}") from error
-        except UnicodeDecodeError as error:
-            raise InvalidRequest(f"{name}: not UTF-8, after line {line - 1}") from error
-        if record is None:
-            return
-        if record:
-            yield line, record
+
+    def __init__(self, lines: Iterable[str], name: str) -> None:
+        self._name = name
+        self._begin, self._length = 1, 0
+        self._records = csv.reader(self._bounded(lines), strict=True)
+
+    def _bounded(self, lines: Iterable[str]) -> Iterator[str]:
+        """A quoted line break goes on with the same record, for as many lines as there are."""
+        for line in lines:
+            self._length += len(line)
+            _refuse_long(self._length, f"{self._name}:{self._begin}")
+            yield line
+
+    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
+        return self
+
+    def __next__(self) -> tuple[int, list[str]]:
+        while True:
+            self._begin, self._length = self._records.line_num + 1, 0
+            try:
+                record = next(self._records)
+            except csv.Error as error:
+                raise InvalidRequest(f"{self._name}:{self._begin}: no CSV: {error}") from error
+            except UnicodeDecodeError as error:
+                raise InvalidRequest(f"{self._name}: not UTF-8, after line {self._begin - 1}") from error
+            if record:
+                return self._begin, record
+
+
+def _refuse_long(length: int, place: str) -> None:
+    if length > _LONGEST:
+        raise InvalidRequest(
+            f"{place}: longer than {_LONGEST:,} characters; a listing has a line for each thing"
+        )
+
+
+def _refuse_many(columns: Collection[str], what: str) -> None:
+    if len(columns) > _MOST_COLUMNS:
+        raise InvalidRequest(f"{len(columns):,} {what}; at most {_MOST_COLUMNS:,} are read")
 
 
 def _check(columns: list[str]) -> None:
-    for column in columns:
+    _refuse_many(columns, "columns")
+    for column, times in Counter(columns).items():
         if not column:
             raise InvalidRequest("a column without a name")
-        if columns.count(column) > 1:
-            raise InvalidRequest(f"two columns are called {column!r}")
+        if times > 1:
+            raise InvalidRequest(f"two columns are called {column[:_SHOWN]!r}")
     if _ID not in columns:
         raise InvalidRequest(f"no column {_ID}; there are {', '.join(columns)[:_SHOWN]}")
     if not {"project", "user"} & set(columns):
@@ -134,6 +172,7 @@ def _numbered(lines: Iterable[str], name: str) -> Iterator[tuple[int, str]]:
     number = 0
     try:
         for number, line in enumerate(lines, start=1):
+            _refuse_long(len(line), f"{name}:{number}")
             if line.strip():
                 yield number, line
     except UnicodeDecodeError as error:
@@ -155,6 +194,7 @@ def _of_object(line: str, place: str) -> Existing:
 
 def _existing(named: Mapping[str, Any], resources: Any, place: str) -> Existing:
     if isinstance(resources, dict):
+        _refuse_many(resources, "resources")
         resources = {name: amount for name, amount in resources.items() if amount is False or amount != 0}
         if not resources:
             raise InvalidRequest("it holds nothing: give the amount of a resource, or leave it out")

@@ -48,12 +48,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """What became of a listing: how many were ``claimed`` now, and how many were ``known`` before.
+    """What became of a listing: how many were ``claimed`` now, were ``known`` before, or are too ``young`` yet.
 
-    ``refused`` tells, by external id, why one could not be claimed. ``over_quota``: who holds more than a limit now.
+    ``refused`` tells, by external id, why one could not be claimed: of the first thousand; ``refusals`` counts all.
+    ``over_quota`` tells who holds more than a limit now: the deployment, projects, and users charged by this call.
     """
 
     claimed: int
     known: int
     refused: Mapping[str, str]
     over_quota: tuple[Overage, ...]
+    young: int = 0
+    refusals: int = 0

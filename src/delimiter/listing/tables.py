@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from delimiter.errors import InvalidRequest
@@ -109,4 +111,6 @@ def _whole(value: Any) -> Any:
     """A sum may come as a decimal number; NULL is nothing."""
     if value is None:
         return 0
-    return int(value) if not isinstance(value, bool | int) and value == int(value) else value
+    if not isinstance(value, float | Decimal):
+        return value
+    return int(value) if math.isfinite(value) and value == int(value) else value
