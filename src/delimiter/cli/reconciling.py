@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import IO, Any, Final
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, Final, TypeAlias
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from delimiter import Conflict, Delimiter, StoreUnavailable, listing
+from delimiter import Conflict, Delimiter, InvalidRequest, StoreUnavailable, UnknownResource, listing
 from delimiter.cli import as_json, failures, options, show
 from delimiter.cli.safe_text import Text
 from delimiter.cli.session import Session
@@ -34,6 +37,14 @@ _STAGES: Final = {
     "adopting": "Claiming",
 }
 
+#: A listing that is older is said to be.
+_OLD: Final = timedelta(hours=1)
+
+#: What a run that is repeated outlives: always, and once one went through (then the command line is right).
+_PASSING: Final = (StoreUnavailable, Conflict)
+_BORNE_LATER: Final = (*_PASSING, InvalidRequest, UnknownResource)
+
+_Errors: TypeAlias = tuple[type[Exception], ...]
 _FILE: Final = click.Path(exists=True, dir_okay=False)
 
 
@@ -57,7 +68,13 @@ _FILE: Final = click.Path(exists=True, dir_okay=False)
     "--grace",
     metavar="TIME",
     type=options.DURATION,
-    help="Leave alone what was made, changed or ended within this time.  [default: 10m]",
+    help="Leave alone what was made, changed or ended within this time before FILE was written.  [default: 10m]",
+)
+@click.option(
+    "--most-orphaned",
+    metavar="PERCENT",
+    type=click.FloatRange(0, 100),
+    help="Repair nothing if FILE lacks more of the claims than this, and more than ten.  [default: 20]",
 )
 @click.option(
     "--report",
@@ -78,6 +95,7 @@ def reconcile(
     resources: Sequence[str],
     repair: bool,
     grace: timedelta | None,
+    most_orphaned: float | None,
     report: str | None,
     every: timedelta | None,
 ) -> int:
@@ -86,16 +104,18 @@ def reconcile(
     The second needs a listing: a file with the columns external_id, project, user, created_at, and one for each
     resource; or JSON Lines with these keys. Exit status 1 if something disagrees and was not repaired.
     """
-    if file is None and (resources or grace is not None):
-        raise click.UsageError("--resource and --grace go with --listing FILE.")
+    if file is None and (resources or grace is not None or most_orphaned is not None):
+        raise click.UsageError("--resource, --grace and --most-orphaned go with --listing FILE.")
     if every is not None and not every:
         raise click.UsageError("--every needs a time above 0, such as 1h.")
     with ExitStack() as stack:
         kept = None if report is None else stack.enter_context(_appended(report))
-        run = _Run(session, file, resources, grace, kept, repair=repair)
+        run = _Run(session, file, resources, grace, kept, repair=repair, most_orphaned=most_orphaned)
         quota = stack.enter_context(session.opened())
+        borne: _Errors = _PASSING
         while every is not None:
-            _tried(session, lambda: run.once(quota))
+            if _tried(session, lambda: run.once(quota), borne=borne):
+                borne = _BORNE_LATER
             threading.Event().wait(every.total_seconds())  # Ctrl-C ends it
         return run.once(quota)
 
@@ -109,16 +129,18 @@ def _appended(name: str) -> Iterator[IO[str]]:
         raise click.UsageError(f"{name}: {error.strerror or error}") from error
 
 
-def _tried(session: Session, run: Callable[[], int]) -> None:
-    """A store that does not answer for a while is there again next time."""
+def _tried(session: Session, run: Callable[[], int], *, borne: _Errors) -> bool:
+    """A store that does not answer for a while is there again next time, and so is a file that is as it should be."""
     try:
         run()
-    except (StoreUnavailable, Conflict) as error:
+    except borne as error:
         message = failures.failure_of(error, secrets=session.secrets()).message
         if session.as_json:
             session.complain({"warning": message})
         else:
             session.err.print(Text(message, style="near"))
+        return False
+    return True
 
 
 class _Run:
@@ -133,6 +155,7 @@ class _Run:
         report: IO[str] | None,
         *,
         repair: bool,
+        most_orphaned: float | None,
     ) -> None:
         self._session = session
         self._file = file
@@ -140,13 +163,15 @@ class _Run:
         self._grace = timedelta(minutes=10) if grace is None else grace
         self._report = report
         self._repair = repair
+        self._most_orphaned = (20 if most_orphaned is None else most_orphaned) / 100
+        self._age = timedelta()
 
     def once(self, quota: Delimiter) -> int:
         """Counters first: a claim is mended on counters that are right."""
         found = _Found()
         drifts = self._reported(quota.reconcile(repair=self._repair))
         if self._session.as_json:
-            for piece in as_json.streamed(found.seen(_chained(drifts, self._mismatches(quota)))):
+            for piece in as_json.streamed(found.seen(chain(drifts, self._mismatches(quota)))):
                 click.echo(piece, nl=False)
         else:
             with self._session.busy("Comparing counters with claims …"):
@@ -169,13 +194,22 @@ class _Run:
                     self._write(progress.mismatch)
                 told(progress)
 
-            yield from quota.reconcile_with(
-                lambda: listing.read(file),
-                resources=self._resources,
-                repair=self._repair,
-                grace=self._grace,
-                progress=step,
-            )
+            self._age = _age(file)  # what was made or changed since it was written is not in it
+            try:
+                yield from quota.reconcile_with(
+                    lambda: listing.read(file),
+                    resources=self._resources,
+                    repair=self._repair,
+                    grace=self._grace + self._age,
+                    most_orphaned=self._most_orphaned,
+                    progress=step,
+                )
+            except InvalidRequest as error:
+                if "most_orphaned" in str(error):
+                    error.add_note(
+                        "`--most-orphaned PERCENT` allows more; the same without `--repair` shows them."
+                    )
+                raise
 
     def _reported(self, drifts: Iterator[Drift]) -> Iterator[Drift]:
         for drift in drifts:
@@ -214,6 +248,9 @@ class _Run:
 
     def _say_mismatches(self, found: _Found) -> None:
         out = self._session.out
+        if self._age > _OLD:
+            age = show.time_left(self._age)
+            out.print(Text(f"The listing is {age} old; what was made or changed since is left alone."))
         if not found.count:
             out.print(show.done(out, "every claim agrees with the listing"))
             return
@@ -228,9 +265,13 @@ class _Run:
             out.print(Text(more, style="quiet"))
 
 
-def _chained(*parts: Iterator[Any]) -> Iterator[Any]:
-    for part in parts:
-        yield from part
+def _age(file: str) -> timedelta:
+    """How long ago it was written, by the clock of this machine."""
+    try:
+        written = Path(file).stat().st_mtime
+    except OSError:  # whoever reads it will tell
+        return timedelta()
+    return timedelta(seconds=max(0, time.time() - written))
 
 
 class _Found:
@@ -315,9 +356,16 @@ def _contents(fields: Any) -> Text:
     default=500,
     help="How many are claimed in one transaction.  [default: 500]",
 )
+@click.option(
+    "--grace",
+    metavar="TIME",
+    type=options.DURATION,
+    default="10m",
+    help="Leave alone what was made within this time, by its created_at.  [default: 10m]",
+)
 @options.of_store
 @click.pass_obj
-def adopt(session: Session, /, *, file: str, batch: int) -> int:
+def adopt(session: Session, /, *, file: str, batch: int, grace: timedelta) -> int:
     """Claim what exists already, from a listing.
 
     A file with the columns external_id, project, user, created_at, and one for each resource; or JSON Lines with these
@@ -325,21 +373,24 @@ def adopt(session: Session, /, *, file: str, batch: int) -> int:
     No limit refuses what exists. Exit status 1 if something could not be claimed.
     """
     with session.opened() as quota, _bars(session) as told:
-        adopted = quota.adopt(lambda: listing.read(file), batch=batch, progress=told)
+        adopted = quota.adopt(lambda: listing.read(file), batch=batch, grace=grace, progress=told)
     if session.as_json:
         session.answer(adopted)
     else:
         _say_adopted(session, adopted)
-    return failures.REFUSED if adopted.refused else failures.DONE
+    return failures.REFUSED if adopted.refusals else failures.DONE
 
 
 def _say_adopted(session: Session, adopted: Adopted) -> None:
     out = session.out
+    young = f", {adopted.young:,} too young yet" if adopted.young else ""
     out.print(
-        show.done(out, f"{show.counted(adopted.claimed, 'thing')} claimed, {adopted.known:,} known already")
+        show.done(
+            out, f"{show.counted(adopted.claimed, 'thing')} claimed, {adopted.known:,} known already{young}"
+        )
     )
-    if adopted.refused:
-        out.print(show.refused(out, f"{show.counted(len(adopted.refused), 'thing')} could not be claimed:"))
+    if adopted.refusals:
+        out.print(show.refused(out, f"{show.counted(adopted.refusals, 'thing')} could not be claimed:"))
         for external_id, reason in list(adopted.refused.items())[:_SHOWN]:
             out.print(Text(f"  {external_id}: {reason}"))
     if adopted.over_quota:
