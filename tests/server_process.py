@@ -1,4 +1,4 @@
-"""A server process in a temporary folder, on a free port of 127.0.0.1, that ends when the tests do.
+"""A server process in a temporary folder, on a free port of 127.0.0.1 or on a host, that ends when the tests do.
 
 However the process that started it ends: the kernel then sends the server's main process a signal, and
 folders that a killed run left behind are removed by the next one. The signal comes when the *thread* that
@@ -20,9 +20,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import URL, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
+
+if TYPE_CHECKING:
+    from network import Host
 
 START_TIMEOUT = 60.0
 _FOLDER = "delimiter-test-"
@@ -42,8 +46,10 @@ class ServerProcess:
     stop_signal: signal.Signals
     throw_away = True
 
-    def __init__(self) -> None:
+    def __init__(self, host: Host | None = None) -> None:
         remove_left_behind()
+        self.host = host
+        self.address = "127.0.0.1" if host is None else host.address
         self.folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{self.name}-{os.getpid()}-"))
         self.data = self.folder / "data"
         self.log = self.folder / "server.log"
@@ -70,7 +76,12 @@ class ServerProcess:
             return
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._as_account(), f"--pdeathsig={self.death_signal}", *self._command()],
+                [
+                    *(self.host.prefix if self.host is not None else ()),
+                    *self._as_account(),
+                    f"--pdeathsig={self.death_signal}",
+                    *self._command(),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

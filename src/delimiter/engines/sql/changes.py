@@ -87,18 +87,24 @@ class Changes:
     ) -> tuple[list[Answer], Charged]:
         attempts = 0
         held: frozenset[int] = frozenset()
+        attempt: _Attempt | None = None
         while attempts < _ATTEMPTS:
             attempt = _Attempt(
-                self._claims, self._writer, self._counters, self._expiry, connection, joined=True, held=held
+                self._claims,
+                self._writer,
+                self._counters,
+                self._expiry,
+                connection,
+                joined=True,
+                held=held,
+                before=attempt,
             )
             try:
                 answers = attempt.decide(group, beside)
             except Outdated as outdated:
-                attempt.undo()
                 attempts += 1
                 held |= outdated.locked
             except RunOut as run_out:  # however many there are: each time some are gone
-                attempt.undo()
                 if not self._expiry.sweep_keys(connection, run_out.keys, wait=False):
                     raise Conflict(
                         "reservations that ran out are just being swept by another transaction"
@@ -125,6 +131,7 @@ class _Attempt:
         *,
         joined: bool = False,
         held: frozenset[int] = frozenset(),
+        before: _Attempt | None = None,
     ) -> None:
         self._claims = claims
         self._writer = writer
@@ -133,10 +140,12 @@ class _Attempt:
         self._connection = connection
         self._joined = joined
         self._held = held
-        self._placed: dict[str, int] = {}
+        # What an attempt before has placed stays, and the time by which it did: to take a row back and place it again
+        # would be to wait at its unique key with counters locked, and those come after claims.
+        self._placed: dict[str, int] = {} if before is None else before._placed  # noqa: SLF001
         self.charged = Charged({})
-        self._now: int | None = None
-        self._ledger = Ledger(path=self._path, now=0)
+        self._now: int | None = None if before is None else before._now  # noqa: SLF001
+        self._ledger = Ledger(path=self._path, now=self._now or 0)
 
     @property
     def admitted(self) -> bool:
@@ -203,7 +212,8 @@ class _Attempt:
             self._read_clock()
 
     def _know(self, entries: Iterable[Entry]) -> None:
-        entries = list(entries)
+        placed = set(self._placed.values())
+        entries = [entry for entry in entries if entry.key not in placed]
         self._ledger.add(entries)
         if any(entry.expires_at is not None for entry in entries):
             self._read_clock()
@@ -239,7 +249,8 @@ class _Attempt:
     def _place(self, new: Sequence[tuple[NewClaim, str | None]]) -> None:
         if any(claim.expires_in is not None for claim, _ in new):
             self._read_clock()
-        self._placed = self._writer.place(self._connection, new, self._ledger.now)
+        fresh = [(claim, parent) for claim, parent in new if claim.id not in self._placed]
+        self._placed.update(self._writer.place(self._connection, fresh, self._ledger.now))
         for claim, _ in new:
             if claim.id not in self._placed:
                 self._know_obstacle(claim)

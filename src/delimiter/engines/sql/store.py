@@ -88,9 +88,8 @@ class SqlEngine(Wired):
             overages = self._edits.make(own, edits, if_version=if_version)
             for edit in edits:
                 if isinstance(edit, Define) and edit.resource.name in self._counts:
-                    self._counts.record(
-                        own, edit.resource.name
-                    )  # it may have been counted before it was defined
+                    # It may have been counted before it was defined.
+                    self._counts.record(own, edit.resource.name)
             if dry_run:
                 own.rollback()
             return overages

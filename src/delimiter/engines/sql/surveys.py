@@ -48,9 +48,8 @@ class Surveys:
                 limits[row.project][row.name], sums[row.project][row.name] = row.maximum, held
             if row.in_tree or held[0]:
                 holding.add(row.project)
-        for (
-            resource
-        ) in self._counts.names():  # what was claimed before it was counted no longer says what is used
+        # What was claimed before it was counted no longer says what is used.
+        for resource in self._counts.names():
             for of_project in sums.values():
                 if resource in of_project:
                     of_project[resource] = [0, 0]
