@@ -106,9 +106,9 @@ class Comparison:
         if recorded != actual:
             found.append(_of_claim("amount", claim, recorded, actual))
         owner = {"project": claim.project, "user": claim.user}
-        told = {"project": entry.project or claim.project, "user": entry.user or claim.user}
-        if owner != told:
-            found.append(_of_claim("owner", claim, owner, told))
+        actual_owner = {"project": entry.project or claim.project, "user": entry.user or claim.user}
+        if owner != actual_owner:
+            found.append(_of_claim("owner", claim, owner, actual_owner))
         return found
 
     def _missing(self, entries: Sequence[Existing]) -> Iterator[Mismatch]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,12 +25,6 @@ from engines.service import PLACES, READ_COMMITTED, Place
 _PLACES = [one for one in PLACES if one.values[0].level in ("legacy", "begin", READ_COMMITTED)]
 _ONE_EACH = [one for one in PLACES if one.values[0].level in ("begin", READ_COMMITTED)]
 _LOCKED_OR_NOT = pytest.mark.parametrize("optimistic", [False, True], ids=["locked", "optimistic"])
-
-
-@pytest.fixture
-def rows(place: Place, emptied_url: Callable[[str], str]) -> Iterator[Instances]:
-    with Instances(place, emptied_url(place.store)).created() as rows:
-        yield rows
 
 
 @pytest.fixture

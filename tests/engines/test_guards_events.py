@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
@@ -17,12 +17,6 @@ from engines.service import PLACES, READ_COMMITTED, Place, until_decided
 pytestmark = pytest.mark.parametrize(
     "place", [one for one in PLACES if one.values[0].level in ("begin", READ_COMMITTED)]
 )
-
-
-@pytest.fixture
-def rows(place: Place, emptied_url: Callable[[str], str]) -> Iterator[Instances]:
-    with Instances(place, emptied_url(place.store)).created() as rows:
-        yield rows
 
 
 @pytest.fixture

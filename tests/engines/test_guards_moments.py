@@ -33,12 +33,6 @@ _OTHERS_WITH_SNAPSHOTS = [
 
 
 @pytest.fixture
-def rows(place: Place, emptied_url: Callable[[str], str]) -> Iterator[Instances]:
-    with Instances(place, emptied_url(place.store)).created() as rows:
-        yield rows
-
-
-@pytest.fixture
 def quota(place: Place, rows: Instances) -> Iterator[Delimiter]:
     with Delimiter(rows.url) as quota:
         quota.define_resource(ROWS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -17,12 +17,6 @@ _CALLERS = 32
 _LIMIT, _OF_A_USER = 6, 2
 _USERS = [f"u{n}" for n in range(4)]  # together they may have more than the limit: it is met, and exactly
 _LEAVES = ["web", "shop", "dev"]
-
-
-@pytest.fixture
-def rows(place: Place, emptied_url: Callable[[str], str]) -> Iterator[Instances]:
-    with Instances(place, emptied_url(place.store)).created() as rows:
-        yield rows
 
 
 @pytest.fixture

@@ -24,12 +24,6 @@ _DRIVERS = {
 
 
 @pytest.fixture
-def rows(place: Place, emptied_url: Callable[[str], str]) -> Iterator[Instances]:
-    with Instances(place, emptied_url(place.store)).created() as rows:
-        yield rows
-
-
-@pytest.fixture
 def quota(rows: Instances) -> Iterator[Delimiter]:
     with Delimiter(rows.url, timeout=30) as quota:
         for name in (ROWS, SIZE, "storage.gb"):

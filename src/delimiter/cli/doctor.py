@@ -197,7 +197,7 @@ def _rows(findings: Findings) -> list[tuple[str, Text]]:
         ("limits", Text(f"version {findings.version}")),
         (
             "charged to",
-            Text(f"{show.counted(findings.projects, 'project')}, {show.counted(findings.users, 'user')}"),
+            Text(f"{show.number_of(findings.projects, 'project')}, {show.number_of(findings.users, 'user')}"),
         ),
         (
             "ended claims",
@@ -211,7 +211,7 @@ def _rows(findings: Findings) -> list[tuple[str, Text]]:
         ),
         (
             "drift",
-            Text(show.counted(len(findings.drift), "counter"), style="bad")
+            Text(show.number_of(len(findings.drift), "counter"), style="bad")
             if findings.drift
             else Text("none"),
         ),
@@ -221,7 +221,7 @@ def _rows(findings: Findings) -> list[tuple[str, Text]]:
 def _spoken_tree(findings: Findings) -> str:
     size = findings.tree
     in_tree = f"{size['projects']:,} in the tree"
-    levels = f" of {show.counted(size['levels'], 'level')}" if size["projects"] else ""
+    levels = f" of {show.number_of(size['levels'], 'level')}" if size["projects"] else ""
     return f"{in_tree}{levels}, overbooking {findings.overbooking}"
 
 

@@ -134,7 +134,7 @@ def apply(
     if session.as_json:
         session.answer({**planned.fields(), "applied": applied})
     elif applied:
-        count = show.counted(len(planned.changes), "change")
+        count = show.number_of(len(planned.changes), "change")
         session.out.print(show.done(session.out, f"{count} applied"))
     elif planned.edits:
         session.out.print(Text("This was only tried, nothing is changed."))

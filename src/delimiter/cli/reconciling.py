@@ -239,7 +239,7 @@ class _Run:
         if not drifts:
             out.print(show.done(out, "every counter agrees with its claims"))
             return
-        count = show.counted(len(drifts), "counter")
+        count = show.number_of(len(drifts), "counter")
         if self._repair:
             out.print(show.done(out, f"{count} disagreed with the claims and were set right"))
         else:
@@ -386,11 +386,11 @@ def _say_adopted(session: Session, adopted: Adopted) -> None:
     young = f", {adopted.young:,} too young yet" if adopted.young else ""
     out.print(
         show.done(
-            out, f"{show.counted(adopted.claimed, 'thing')} claimed, {adopted.known:,} known already{young}"
+            out, f"{show.number_of(adopted.claimed, 'thing')} claimed, {adopted.known:,} known already{young}"
         )
     )
     if adopted.refusals:
-        out.print(show.refused(out, f"{show.counted(adopted.refusals, 'thing')} could not be claimed:"))
+        out.print(show.refused(out, f"{show.number_of(adopted.refusals, 'thing')} could not be claimed:"))
         for external_id, reason in list(adopted.refused.items())[:_SHOWN]:
             out.print(Text(f"  {external_id}: {reason}"))
     if adopted.over_quota:

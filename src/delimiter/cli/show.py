@@ -332,7 +332,7 @@ def spoken(scope: Scope) -> str:
     return "the whole deployment" if scope.kind == "total" else f"{scope.kind} {scope.name}"
 
 
-def counted(count: int, what: str) -> str:
+def number_of(count: int, what: str) -> str:
     """``1 claim``, ``2 claims``."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 

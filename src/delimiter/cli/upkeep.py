@@ -100,7 +100,7 @@ def expire(session: Session) -> None:
     if session.as_json:
         session.answer({"expired": count})
         return
-    session.out.print(show.done(session.out, f"{show.counted(count, 'reservation')} swept"))
+    session.out.print(show.done(session.out, f"{show.number_of(count, 'reservation')} swept"))
 
 
 @click.command(
@@ -126,5 +126,5 @@ def prune(session: Session, /, *, older_than: timedelta, events: bool) -> None:
     if session.as_json:
         session.answer({"pruned": count})
         return
-    what = show.counted(count, "event" if events else "ended claim")
+    what = show.number_of(count, "event" if events else "ended claim")
     session.out.print(show.done(session.out, f"{what} forgotten"))
