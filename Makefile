@@ -10,6 +10,7 @@ UV_VERSION := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+MUTATIONS ?=
 
 export PYTHON
 export UV_PROJECT_ENVIRONMENT := $(VENV)
@@ -26,7 +27,7 @@ SOURCES := pyproject.toml uv.lock $(shell find src \( -name __pycache__ -prune \
 WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadscope
 SYNC := $(BIN)/uv sync --quiet --frozen --no-editable --all-extras --reinstall-package delimiter
 
-.PHONY: help demo example test quick lint format docs bench servers clean
+.PHONY: help demo example test quick mutations lint format docs bench servers clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +46,10 @@ test: $(VENV)/.dev ## every test, on the built wheel, on SQLite, PostgreSQL and 
 quick: $(VENV)/.dev ## most of what runs on SQLite and memory, without the command line and whole processes: under two minutes
 	$(BIN)/pytest $(WORKERS) --stores=sqlite,memory -m "not slow" -k "not processes and not memory_engine_does" --ignore=tests/cli \
 	  --ignore=docs/command-line.md $(PYTEST_ARGS)
+
+mutations: $(VENV)/.dev ## takes out each guard in turn; the tests must notice (MUTATIONS="--only counters-unlocked"): half an hour
+	@tools/install-servers || echo "*** mutations on a database without a server are not shown ***"
+	PYTHONPATH=tests $(BIN)/python -m mutations $(MUTATIONS)
 
 lint: $(VENV)/.dev ## ruff, mypy (strict) and the house's arrows
 	$(BIN)/ruff check .

@@ -171,6 +171,38 @@ def test_a_lost_counter_is_made_again(store_url: str, lost: str) -> None:
         assert quota.usage(project="top")["cores"].used == 10
 
 
+def test_a_lost_counter_stops_nobody(store_url: str) -> None:
+    """Until it is made again, claims go by a way without it. Guard: ``Counters._is_way`` asks for all on the way."""
+    with Delimiter(store_url) as quota, caller(store_url) as connection:
+        quota.define_resource("cores")
+        for name, parent in (("top", None), ("leaf", "top")):
+            quota.add_project(name, parent=parent)
+        quota.update_limits("cores", project="top", max=10)
+        for _ in range(2):
+            quota.claim({"cores": 2}, project="leaf")
+        connection.exec_driver_sql("DELETE FROM delimiter_counters WHERE scope = 'top'")
+        connection.commit()
+        quota.claim({"cores": 2}, project="leaf")
+        assert [drift.actual for drift in quota.reconcile(repair=True)] == [6]
+
+
+def test_a_way_to_a_counter_that_was_rolled_back_is_not_remembered(store_url: str) -> None:
+    """Its number and generation are given again (SQLite), below an ancestor. Guard: ``Counters.change_in``."""
+    with Delimiter(store_url) as quota, Delimiter(store_url) as other, caller(store_url) as connection:
+        quota.define_resource("cores")
+        quota.add_project("top")
+        quota.update_limits("cores", project="top", max=5)
+        quota.claim({"cores": 1}, project="top")
+        for _ in range(2):
+            quota.claim({"cores": 1}, project="kid", connection=connection)
+        connection.rollback()
+        other.add_project("kid", parent="top")
+        other.claim({"cores": 1}, project="kid")
+        with pytest.raises(OverLimit):
+            quota.claim({"cores": 4}, project="kid")
+        assert list(quota.reconcile()) == []
+
+
 def test_what_a_store_can_count_is_the_limit_of_who_has_none(store_url: str) -> None:
     """``explain`` and ``check`` say the same as a claim."""
     with Delimiter(store_url) as quota:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 import sqlalchemy as sa
 
-from delimiter import Delimiter, InvalidRequest, OverLimit, Request
+from delimiter import Conflict, Delimiter, InvalidRequest, OverLimit, Request
 
 NAME = "compute.instances"
 _VMS = sa.Table(
@@ -113,14 +113,34 @@ def test_who_claimed_it_before_learns_that_it_is_counted(
     """Guard: beginning to count raises the generations of the resource's counters, and is seen by who makes one."""
     other = opened()
     other.define_resource(NAME, project_max=5)
-    claim = other.claim({NAME: 1}, project="acme")
+    for id in ("one", "two"):  # the second one remembers the way
+        other.claim({NAME: 1}, project="acme", id=id)
     quota = opened()
     quota.count(NAME, sa.func.count(), project=_VMS.c.project)
     for project in ("acme", "globex"):
         with pytest.raises(InvalidRequest, match=f"{NAME} is counted"):
             other.claim({NAME: 1}, project=project)
-    other.release(claim.id)
+    for id in ("one", "two"):
+        other.release(id)
     assert quota.usage()[NAME].used == 0
+
+
+@pytest.mark.stores("postgresql", "mariadb")
+def test_a_caller_whose_snapshot_is_from_before_it_was_counted(
+    store_url: str, service: sa.Engine, opened: Callable[[], Delimiter]
+) -> None:
+    """Guard: ``Definitions.are_seen`` compares where it is counted from; on MariaDB no error tells."""
+    other, quota = opened(), opened()
+    other.define_resource(NAME, project_max=5)
+    engine = sa.create_engine(store_url, isolation_level="REPEATABLE READ", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.execute(sa.text("SELECT count(*) FROM delimiter_resources")).all()
+        quota.count(NAME, sa.func.count(), project=_VMS.c.project)
+        with pytest.raises((Conflict, InvalidRequest)):
+            other.claim({NAME: 1}, project="globex", connection=connection)
+        connection.rollback()
+        with pytest.raises(InvalidRequest, match=f"{NAME} is counted"):
+            other.claim({NAME: 1}, project="globex", connection=connection)
 
 
 def test_what_was_claimed_before_is_not_shown_as_used(

@@ -127,6 +127,17 @@ class BatchContract(Contract):
             ["c"],
         ]
 
+    def test_a_change_may_name_what_another_one_makes(self, engine: Engine, quota: Delimiter) -> None:
+        quota.define_resource("cores", user_max=3)
+        assert _told(engine.apply([_admit("a"), _admit("b", parent="a"), _admit("c", parent="b")])) == [
+            ["a"],
+            ["b"],
+            ["c"],
+        ]
+        assert [claim.parent for claim in quota.claims()] == [None, "a", "b"]
+        quota.release("a")
+        assert quota.usage(user="john")["cores"].used == 0
+
     def test_an_answer_shows_its_own_moment(self, engine: Engine, quota: Delimiter) -> None:
         quota.define_resource("cores")
         answers = engine.apply([_admit("a", 1), Resize("a", {"cores": 2}), Resize("a", {"cores": 3})])

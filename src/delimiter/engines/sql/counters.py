@@ -161,10 +161,7 @@ class Counters:
         starts = set(starts)
         version = self._projects.share(connection)
         names = sorted({resource for resource, _ in starts})
-        counted = self._definitions.are_told_counted(names)
         definitions = self._definitions.locked(connection, names)
-        if self._definitions.are_told_counted(names) != counted:
-            raise Outdated  # somebody counts it by now: whoever wants to claim it must be refused
         if self._database.plain_reads_lag and not (
             self._projects.is_seen(connection, version)
             and self._definitions.are_seen(connection, definitions.values())

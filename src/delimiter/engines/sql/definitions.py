@@ -25,6 +25,8 @@ class Definition:
     resource: Resource
     defined: bool
     version: int
+    #: The service's own table that it is counted from, as JSON; ``None``: it is tracked.
+    counted_from: str | None = None
 
 
 class Definitions:
@@ -62,7 +64,9 @@ class Definitions:
         self._all = every.where(r.defined == 1)
         self._lock_all = database.locked(every)
         self._sum_of_versions = sa.select(sa.func.coalesce(sa.func.sum(r.version), 0))
-        self._versions = sa.select(r.id, r.version).where(r.id.in_(sa.bindparam("ids", expanding=True)))
+        self._versions = sa.select(r.id, r.version, r.counted_from).where(
+            r.id.in_(sa.bindparam("ids", expanding=True))
+        )
 
     def id_of(self, connection: sa.Connection, name: str) -> int:
         """A resource's number; :class:`UnknownResource` if it was never defined."""
@@ -92,10 +96,6 @@ class Definitions:
         return row
 
     # -- counted resources --------------------------------------------------------------------------------------
-
-    def are_told_counted(self, names: Iterable[str]) -> frozenset[str]:
-        """Those of these that this process has been told are counted."""
-        return frozenset(self._counted.intersection(names))
 
     def look_again(self, names: Iterable[str]) -> None:
         """Whether these are counted may have changed: read their rows again when they are met next."""
@@ -174,15 +174,16 @@ class Definitions:
     def are_seen(self, connection: sa.Connection, locked: Iterable[Definition]) -> bool:
         """Whether the transaction's snapshot shows these as they are on the locked rows.
 
-        Every change of a limit raises the version: where it is old, so are the counters that a plain read shows.
+        Every change of a limit raises the version: where it is old, so are the counters that a plain read shows. To
+        begin to count raises none, but a snapshot that does not show it would let the resource be claimed.
         """
-        versions = {definition.id: definition.version for definition in locked}
-        rows = connection.execute(self._versions, {"ids": sorted(versions)})
-        return {row.id: row.version for row in rows} == versions
+        present = {definition.id: (definition.version, definition.counted_from) for definition in locked}
+        rows = connection.execute(self._versions, {"ids": sorted(present)})
+        return {row.id: (row.version, row.counted_from) for row in rows} == present
 
 
 def _definition(row: Any) -> Definition:
-    return Definition(row.id, resource_of(row), bool(row.defined), row.version)
+    return Definition(row.id, resource_of(row), bool(row.defined), row.version, row.counted_from)
 
 
 def resource_of(row: Any) -> Resource:

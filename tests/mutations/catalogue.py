@@ -1,0 +1,19 @@
+"""All mutations, room by room."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mutations.claims import CLAIMS
+from mutations.counters import COUNTERS
+from mutations.expiry import UPKEEP
+from mutations.guards import GUARDS
+from mutations.mutation import Mutation, Room
+from mutations.rules import RULES
+from mutations.transactions import TRANSACTIONS
+
+__all__ = ["MUTATIONS", "ROOMS"]
+
+ROOMS: Final[tuple[Room, ...]] = (*COUNTERS, *CLAIMS, *UPKEEP, *GUARDS, *RULES, *TRANSACTIONS)
+
+MUTATIONS: Final[tuple[Mutation, ...]] = tuple(mutation for room in ROOMS for mutation in room.mutations)

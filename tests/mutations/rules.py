@@ -1,0 +1,270 @@
+"""Guards of the rules: limits, definitions, the tree of projects, and what is adopted from elsewhere."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mutations.mutation import Mutation, Room
+
+__all__ = ["RULES"]
+
+_EDITS: Final = "engines/sql/edits.py"
+_MOVING: Final = "engines/sql/moving.py"
+_LIMITS: Final = "engines/sql/limits.py"
+_PROJECTS: Final = "engines/sql/projects.py"
+
+EDITS: Final = (
+    Mutation(
+        name="tree-unshared-by-edits",
+        guard="who changes a limit shares the tree's row",
+        without="a limit is summed below a project while another subtree moves in",
+        file=_EDITS,
+        source="        else:\n            self._projects.share(connection)\n        if if_version",
+        becomes="        if if_version",
+        tests=("engines/test_tree_locks.py::test_a_first_claim_waits_for_a_change_of_the_tree",),
+    ),
+    Mutation(
+        name="tree-shared-by-movers",
+        guard="who changes the tree holds its row against everybody",
+        without="two moves at once make a circle, and a first counter is made on the old way",
+        file=_PROJECTS,
+        source="self._exclusive = database.locked(row)",
+        becomes="self._exclusive = self._shared",
+        tests=("engines/test_tree_locks.py::test_a_change_of_the_tree_holds_it",),
+    ),
+    Mutation(
+        name="version-unasked",
+        guard="edits at a version are made only if nothing was edited since",
+        without="a reviewed plan writes over what somebody changed in between",
+        file=_EDITS,
+        source="            if version != if_version:\n",
+        becomes="            if version < 0:\n",
+        tests=("conformance::test_an_edit_of_what_has_changed_since_is_a_conflict",),
+        store="sqlite",
+    ),
+    Mutation(
+        name="version-compared-unlocked",
+        guard="the version is compared while the tree is held",
+        without="two edits at one version are both made",
+        file=_EDITS,
+        source="        if of_the_tree or if_version is not None:\n",
+        becomes="        if of_the_tree:\n",
+        tests=("engines/test_lock_waits.py::test_an_edit_at_a_version_keeps_others_out",),
+    ),
+    Mutation(
+        name="limits-file-version-forgotten",
+        guard="a plan of a limits file is applied at the version that it was made from",
+        without="it writes over what was changed between plan and yes",
+        file="cli/limits.py",
+        source="return quota.edit(planned.edits, if_version=planned.version)",
+        becomes="return quota.edit(planned.edits)",
+        tests=("cli/test_limits_file.py::test_what_was_changed_in_between_is_not_overwritten",),
+        store="sqlite",
+    ),
+    Mutation(
+        name="version-stands-still",
+        guard="every change of a limit writes the definition's version",
+        without="neither a plan nor an old snapshot notices it",
+        file=_LIMITS,
+        source='connection.execute(self._update.values(**values, version=version + 1), {"key": id})',
+        becomes='connection.execute(self._update.values(**values, version=version), {"key": id})',
+        tests=("conformance::test_every_edit_that_changes_something_is_a_new_version",),
+        store="sqlite",
+    ),
+    Mutation(
+        name="tree-version-stands-still",
+        guard="every change of the tree writes its version",
+        without="neither a plan nor an old snapshot notices it",
+        file=_PROJECTS,
+        source="connection.execute(self._write.values(version=self._tree.c.version + 1))",
+        becomes="connection.execute(self._write.values(version=self._tree.c.version))",
+        tests=("conformance::test_every_edit_that_changes_something_is_a_new_version",),
+        store="sqlite",
+    ),
+    Mutation(
+        name="dry-run-kept",
+        guard="a dry run is rolled back",
+        without="to ask is to change",
+        file="engines/sql/store.py",
+        source="            if dry_run:\n                own.rollback()\n",
+        becomes="",
+        tests=("conformance::test_a_dry_run_keeps_nothing",),
+        store="sqlite",
+    ),
+    Mutation(
+        name="undefined-while-claimed",
+        guard="a definition is not removed while it is claimed",
+        without="claims hold what does not exist",
+        file=_LIMITS,
+        source="        if self._sums.is_claimed(connection, definition.id):\n",
+        becomes="        if not definition.id:\n",
+        tests=(
+            "conformance::test_a_removed_definition_takes_its_limits_along",
+            "conformance::test_nothing_is_held_of_what_is_undefined",
+        ),
+        store="sqlite",
+    ),
+    Mutation(
+        name="undefined-unlocked",
+        guard="removing a definition locks its counters before it looks for claims",
+        without="a claim that is under way is not seen, and holds what does not exist",
+        file=_LIMITS,
+        source="        self._locks.of_resources(connection, [definition.id])\n        if self._sums",
+        becomes="        if self._sums",
+        tests=("engines/test_lock_waits.py::test_undefining_waits_for_claims_under_way",),
+    ),
+    Mutation(
+        name="overbooked",
+        guard="where overbooking is forbidden, every edit is held to it",
+        without="children are promised more than there is",
+        file=_EDITS,
+        source="        self._refuse_overbooking(connection, changed)\n",
+        becomes="",
+        tests=("conformance::test_more_than_there_is_cannot_be_promised",),
+        store="sqlite",
+    ),
+    Mutation(
+        name="overbooking-not-passed-on",
+        guard="a child without a limit passes on what its own children were promised",
+        without="promises are hidden one level further down",
+        file="engines/sql/promises.py",
+        source="promise = to_children if limit == UNLIMITED else limit",
+        becomes="promise = 0 if limit == UNLIMITED else limit",
+        tests=("conformance::test_a_child_without_a_limit_passes_on_what_its_own_were_promised",),
+        store="sqlite",
+    ),
+)
+
+TREE: Final = (
+    Mutation(
+        name="circle",
+        guard="a project does not come to lie below itself",
+        without="its usage is charged in a circle, and nobody is above it",
+        file=_MOVING,
+        source="        if parent is not None and id in above:\n",
+        becomes="        if parent is not None and id in ():\n",
+        tests=(
+            "conformance::test_crossing_moves_make_no_circle",
+            "conformance::test_a_refused_edit_changes_nothing",
+        ),
+        store="sqlite",
+    ),
+    Mutation(
+        name="moved-without-room",
+        guard="a move needs room in every new ancestor",
+        without="an ancestor comes over its limit by an admission",
+        file=_MOVING,
+        source="        if not admitted:\n            raise OverLimit(violations)\n",
+        becomes="",
+        tests=("conformance::test_a_move_is_refused_where_there_is_no_room",),
+        store="sqlite",
+    ),
+    Mutation(
+        name="left-behind",
+        guard="a move takes what the subtree holds off the old ancestors, and charges the new ones",
+        without="the old ancestors pay for ever",
+        file=_MOVING,
+        source="        self._write(connection, definitions, load, changes)\n",
+        becomes="",
+        tests=("conformance::test_a_moved_project_carries_its_usage",),
+        store="sqlite",
+    ),
+    Mutation(
+        name="removed-with-claims",
+        guard="a project with live claims is not removed",
+        without="its claims are charged to nobody above",
+        file=_MOVING,
+        source="        if any(not row.ran_out for row in held):\n",
+        becomes="        if any(not row.id for row in held):\n",
+        tests=("conformance::test_a_refused_edit_changes_nothing",),
+        store="sqlite",
+    ),
+    Mutation(
+        name="removed-with-children",
+        guard="a project with children is not removed",
+        without="they lie below nobody",
+        file=_MOVING,
+        source="if (child := self._projects.first_child(connection, id)) is not None:",
+        becomes="if (child := self._projects.first_child(connection, id)) == id:",
+        tests=("conformance::test_a_refused_edit_changes_nothing",),
+        store="sqlite",
+    ),
+    Mutation(
+        name="removed-unlocked",
+        guard="removing a project locks its counters before it looks for claims",
+        without="a claim that is under way is not seen, and stays without its project",
+        file=_MOVING,
+        source='        rows = self._locks.of_scopes(connection, ids, [Scope("project", id)])\n',
+        becomes="        rows = self._locks.of_scopes(connection, ids, [])\n",
+        tests=("engines/test_lock_waits.py::test_removing_a_project_waits_for_claims_under_way",),
+    ),
+    Mutation(
+        name="unlimited-ancestors-charged",
+        guard="an ancestor without a limit is not charged",
+        without="one row is locked by everybody below it, though nobody limits it",
+        file="engines/sql/counters.py",
+        source=".outerjoin(above, sa.and_(is_above, has_limit(above)))",
+        becomes=".outerjoin(above, is_above)",
+        tests=("conformance::test_a_limit_of_an_ancestor_comes_and_goes",),
+        store="sqlite",
+    ),
+    Mutation(
+        name="floors-of-ancestors",
+        guard="an ancestor with a floor is charged, though it has no maximum",
+        without="what is given back below it is not held to the floor",
+        file="engines/sql/counters.py",
+        source="return sa.or_(counters.c.maximum != UNLIMITED, counters.c.minimum > 0)",
+        becomes="return counters.c.maximum != UNLIMITED",
+        tests=("conformance::test_floors_of_ancestors_bind_what_is_given_back",),
+        store="sqlite",
+    ),
+)
+
+ADOPTING: Final = (
+    Mutation(
+        name="adopted-late",
+        guard="what was asked for later wins",
+        without="a slow process writes an old limit over a new one",
+        file=_EDITS,
+        source="        if known >= as_of:\n",
+        becomes="        if known == as_of:\n",
+        tests=("conformance::test_what_was_fetched_later_wins",),
+        store="sqlite",
+    ),
+    Mutation(
+        name="adopted-unlocked",
+        guard="the moment of what is known is locked before it is compared",
+        without="two adoptions at once are both made, the older one last",
+        file=_EDITS,
+        source="self._adopted = database.locked(sa.select(a.c.as_of).where(key))",
+        becomes="self._adopted = sa.select(a.c.as_of).where(key)",
+        tests=("engines/test_lock_waits.py::test_adoptions_of_one_scope_wait_for_each_other",),
+    ),
+    Mutation(
+        name="adopted-for-one-name",
+        guard="the moment is kept for every name on the way to a project",
+        without="an older answer about a child moves its ancestors back",
+        file=_EDITS,
+        source='            if self._is_newer(connection, "ancestors", name, adoption.as_of):\n',
+        becomes="            if name != adoption.project or "
+        'self._is_newer(connection, "ancestors", name, adoption.as_of):\n',
+        tests=("engines/test_rule_corners.py::test_an_older_answer_moves_no_ancestor",),
+        store="sqlite",
+    ),
+    Mutation(
+        name="adopted-by-halves",
+        guard="an adoption in a caller's transaction is in a savepoint",
+        without="what has to be swept first leaves half of it written",
+        file="engines/sql/store.py",
+        source="                with joined.begin_nested():\n                    self._edits.adopt(joined, adoption)\n",
+        becomes="                self._edits.adopt(joined, adoption)\n",
+        tests=("engines/test_rule_corners.py::test_an_adoption_meets_a_reservation_that_ran_out",),
+        store="sqlite",
+    ),
+)
+
+RULES: Final = (
+    Room("Edits and versions", EDITS),
+    Room("The tree of projects", TREE),
+    Room("Limits and projects from elsewhere", ADOPTING),
+)
