@@ -58,6 +58,6 @@ def waiting(url: str, call: Callable[[], Any]) -> Iterator[Future[Any]]:
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(call)
         count = waiting_for_locks(url)
-        eventually(lambda: count() or future.done(), what="the call waits for a lock", within=10)
+        eventually(lambda: count() or future.done(), what="the call waits for a lock", within=20)
         assert not future.done(), f"it waited for nothing: {future.exception() or future.result()}"
         yield future

@@ -93,7 +93,7 @@ def test_replays_share_what_they_find(store_url: str, quota: Delimiter) -> None:
         assert again(connection=caller) == "warm"
         replay = pool.submit(again)
         try:
-            assert replay.result(5) == "warm"
+            assert replay.result(15) == "warm"
         finally:
             caller.rollback()
 
@@ -208,7 +208,7 @@ def test_a_sweep_leaves_what_another_one_holds(store_url: str, quota: Delimiter)
         hold(other, "claims", claims(store_url)["held"])
         swept = pool.submit(quota.expire_reservations)
         try:
-            assert swept.result(5) == 1
+            assert swept.result(15) == 1
         finally:
             other.rollback()
     assert quota.expire_reservations() == 1
@@ -240,7 +240,7 @@ def test_a_callers_sweep_waits_for_no_counter(store_url: str, quota: Delimiter) 
         claim = pool.submit(lambda: quota.claim({"a": 1}, project="acme", connection=caller))
         try:
             with pytest.raises(Conflict, match="being swept"):
-                claim.result(5)
+                claim.result(15)
         finally:
             other.rollback()
         caller.rollback()

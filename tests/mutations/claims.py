@@ -319,7 +319,7 @@ DECIDING: Final = (
         file=_LEDGER,
         source="if entry.as_claim(self.now) != change.seen or entry.changed_at > change.unchanged_since:",
         becomes="if entry.changed_at > change.unchanged_since:",
-        tests=("conformance::test_what_has_changed_is_not_corrected",),
+        tests=("conformance::test_only_what_was_seen_is_corrected",),
         store="sqlite",
     ),
     Mutation(

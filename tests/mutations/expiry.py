@@ -158,7 +158,7 @@ EVENTS: Final = (
         file=_EVENTS,
         source='            connection.execute(self._numbered, {"last": last + len(keys)})\n',
         becomes="",
-        tests=("conformance::test_events_are_numbered_and_dated",),
+        tests=("conformance::test_forgotten_events_leave_the_numbers_as_they_are",),
         store="sqlite",
     ),
     Mutation(

@@ -148,6 +148,16 @@ class ExistingContract(Contract):
         assert isinstance(engine.apply([correct])[0], ClaimConflict | ClaimReleased)
         assert sight(quota) == before
 
+    def test_only_what_was_seen_is_corrected(self, quota: Delimiter, engine: Engine) -> None:
+        """Though it has not changed since the time that is named: it is another than the one that was looked at."""
+        quota.define_resource("cores")
+        seen = quota.claim({"cores": 1}, project="acme", id="c")
+        quota.resize("c", {"cores": 2})
+        move_time(engine, 10)
+        refused = engine.apply([Correct(seen, engine.now(), {"cores": 5}, "acme", None)])[0]
+        assert isinstance(refused, ClaimConflict)
+        assert quota.get_claim("c").resources == {"cores": 2}
+
     def test_a_change_is_known_by_its_time(self, quota: Delimiter, engine: Engine) -> None:
         """As it was seen, though it has been another meanwhile: the moment of the last change tells."""
         quota.define_resource("cores")

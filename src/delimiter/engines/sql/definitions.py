@@ -60,9 +60,7 @@ class Definitions:
         by_ids = database.by_key(by_ids, tables.resources)
         self._shared = database.locked(by_ids, share=True)
         self._exclusive = database.locked(by_ids)
-        every = sa.select(tables.resources).order_by(r.id)
-        self._all = every.where(r.defined == 1)
-        self._lock_all = database.locked(every)
+        self._all = sa.select(tables.resources).where(r.defined == 1).order_by(r.id)
         self._sum_of_versions = sa.select(sa.func.coalesce(sa.func.sum(r.version), 0))
         self._versions = sa.select(r.id, r.version, r.counted_from).where(
             r.id.in_(sa.bindparam("ids", expanding=True))
@@ -162,10 +160,6 @@ class Definitions:
         if ids:
             connection.execute(self._exclusive, {"ids": sorted(ids.values())}).all()
         return ids
-
-    def hold_all(self, connection: sa.Connection) -> None:
-        """Keep everybody else from changing any definition or limit until the transaction ends."""
-        connection.execute(self._lock_all).all()
 
     def sum_of_versions(self, connection: sa.Connection) -> int:
         """Grows with every change of a definition or a limit."""

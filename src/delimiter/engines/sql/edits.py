@@ -95,8 +95,7 @@ class Edits:
             self._projects.hold(connection)
         else:
             self._projects.share(connection)
-        if if_version is not None:
-            self._definitions.hold_all(connection)
+        if if_version is not None:  # every edit shares the tree, at least: nobody makes one meanwhile
             version = self.version(connection)
             if version != if_version:
                 raise edited_since(if_version, version)
