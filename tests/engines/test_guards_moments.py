@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from delimiter import Conflict, Delimiter, OverLimit
@@ -274,3 +275,33 @@ def test_what_comes_in_below_an_unlimited_project_is_not_the_callers(
     quota.add_project("other", parent="top")
     _one_more(quota, rows, "top", optimistic=optimistic, inside=lambda: _create(quota, rows, "other", 5))
     assert rows.sum_of() == quota.usage(project="top")[ROWS].used == 6
+
+
+@pytest.mark.parametrize("place", _COMMITTED)
+def test_a_crossing_that_another_has_told_meanwhile(place: Place, quota: Delimiter, rows: Instances) -> None:
+    """After the locks of a refused guard are gone, and before it tells: another one is refused, and tells.
+
+    Guards: `Crossings.notice` compares the mark as it writes it, and reads whether it has; else it is told twice.
+    """
+    quota.update_limits(ROWS, project="acme", max=3)
+    _create(quota, rows, "acme")
+    rows.add_past_guards("acme", rows=5)
+    savepoints: list[sa.Connection] = []
+
+    def refused() -> None:
+        with (
+            rows.engine.begin() as c,
+            pytest.raises(OverLimit),
+            quota.guard({ROWS: 1}, project="acme", connection=c),
+        ):
+            pytest.fail("entered")
+
+    @sa.event.listens_for(rows.engine, "savepoint")
+    def begun(connection: sa.Connection, _name: str) -> None:
+        savepoints.append(connection)
+        if len(savepoints) == 2:  # that in which the first one tells
+            refused()
+
+    refused()
+    assert len(savepoints) == 4
+    assert [e.kind for e in quota.events()] == ["limit_changed", "over_quota"]

@@ -38,6 +38,17 @@ def test_a_claim_decides_on_what_it_waited_for(store_url: str, quota: Delimiter)
     assert quota.usage(project="acme")["a"].used == 3
 
 
+def test_two_first_claims_make_one_counter(store_url: str, quota: Delimiter) -> None:
+    """Guard: the unique key of counters; without it each has a counter with the whole limit."""
+    with session(store_url) as caller:
+        quota.claim({"a": 3}, project="new", connection=caller)
+        with waiting(store_url, lambda: quota.claim({"a": 3}, project="new")) as claim:
+            caller.commit()
+            with pytest.raises(OverLimit):
+                claim.result(20)
+    assert quota.usage(project="new")["a"].used == 3
+
+
 def test_an_edit_sums_what_it_waited_for(store_url: str, quota: Delimiter) -> None:
     """Guard: the lock in ``CounterLocks``; without it the counter is written as it was before the claim."""
     with session(store_url) as caller:
@@ -144,6 +155,20 @@ def test_removing_a_project_waits_for_claims_under_way(store_url: str, quota: De
             caller.commit()
             with pytest.raises(InvalidRequest):
                 edit.result(20)
+    assert list(quota.reconcile()) == []
+
+
+def test_a_move_waits_for_first_claims(store_url: str, quota: Delimiter) -> None:
+    """Guard: ``Projects.hold``; who only shares the tree misses a counter that is being made, and leaves its load."""
+    for name, parent in (("top", None), ("other", None), ("kid", "top")):
+        quota.add_project(name, parent=parent)
+    quota.update_limits("a", project="other", max=9)
+    with session(store_url) as caller:
+        quota.claim({"a": 2}, project="kid", connection=caller)
+        with waiting(store_url, lambda: quota.move_project("kid", parent="other")) as move:
+            caller.commit()
+            move.result(20)
+    assert quota.usage(project="other")["a"].used == 2
     assert list(quota.reconcile()) == []
 
 

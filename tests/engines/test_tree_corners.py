@@ -172,7 +172,10 @@ def test_a_lost_counter_is_made_again(store_url: str, lost: str) -> None:
 
 
 def test_a_lost_counter_stops_nobody(store_url: str) -> None:
-    """Until it is made again, claims go by a way without it. Guard: ``Counters._is_way`` asks for all on the way."""
+    """Until it is made again, claims go by a way without it, and then no more.
+
+    Guards: ``Counters._is_way`` asks for all on the way; ``Upkeep._make_again`` raises the generations below.
+    """
     with Delimiter(store_url) as quota, caller(store_url) as connection:
         quota.define_resource("cores")
         for name, parent in (("top", None), ("leaf", "top")):
@@ -183,7 +186,10 @@ def test_a_lost_counter_stops_nobody(store_url: str) -> None:
         connection.exec_driver_sql("DELETE FROM delimiter_counters WHERE scope = 'top'")
         connection.commit()
         quota.claim({"cores": 2}, project="leaf")
-        assert [drift.actual for drift in quota.reconcile(repair=True)] == [6]
+        with Delimiter(store_url) as other:
+            assert [drift.actual for drift in other.reconcile(repair=True)] == [6]
+        with pytest.raises(OverLimit):
+            quota.claim({"cores": 5}, project="leaf")
 
 
 def test_a_way_to_a_counter_that_was_rolled_back_is_not_remembered(store_url: str) -> None:

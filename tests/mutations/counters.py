@@ -273,7 +273,7 @@ FIRST: Final = (
         file="engines/sql/migrations/versions/0001_first_tables.py",
         source='        sa.UniqueConstraint("resource_id", "kind", "scope", name=f"{tables.prefix}counters_scope"),\n',
         becomes="",
-        tests=("conformance::test_the_first_claims_of_new_projects",),
+        tests=("engines/test_lock_waits.py::test_two_first_claims_make_one_counter",),
     ),
 )
 

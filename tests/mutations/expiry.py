@@ -191,7 +191,7 @@ EVENTS: Final = (
         file="engines/sql/crossings.py",
         source='.where(k.id == sa.bindparam("key"), k.over_quota == sa.bindparam("was"))',
         becomes='.where(k.id == sa.bindparam("key"), k.over_quota <= sa.bindparam("was") + 1)',
-        tests=("engines/test_guards_events.py::test_refused_guards_notice_once_however_many",),
+        tests=("engines/test_guards_moments.py::test_a_crossing_that_another_has_told_meanwhile",),
     ),
     Mutation(
         name="crossing-result-unread",
@@ -200,7 +200,7 @@ EVENTS: Final = (
         file="engines/sql/crossings.py",
         source="if connection.execute(self._mark, values).rowcount == 1:",
         becomes="if connection.execute(self._mark, values).rowcount >= 0:",
-        tests=("engines/test_guards_events.py::test_refused_guards_notice_once_however_many",),
+        tests=("engines/test_guards_moments.py::test_a_crossing_that_another_has_told_meanwhile",),
     ),
 )
 
@@ -231,7 +231,8 @@ RECONCILING: Final = (
         file=_UPKEEP,
         source="            self._locks.raise_generations(connection, rows)\n",
         becomes="",
-        tests=("engines/test_tree_corners.py::test_a_lost_counter_is_made_again",),
+        tests=("engines/test_tree_corners.py::test_a_lost_counter_stops_nobody",),
+        store="sqlite",
     ),
     Mutation(
         name="pruned-above-children",

@@ -20,19 +20,27 @@ COUNTED: Final = (
         source="        answer, charged = self._changes.decide_beside(joined, admit, starts)\n",
         becomes="        answer = self._changes.decide_beside(joined, admit, ())[0]\n"
         "        charged = self._look(joined, starts)\n",
-        tests=(f"{_MOMENTS}::test_a_locked_guard_keeps_others_waiting",),
+        tests=(f"{_MOMENTS}::test_who_waits_counts_afterwards",),
     ),
     Mutation(
         name="sum-before-the-lock",
         guard="the sum is a statement after the lock",
         without="who waited for the lock counts without the rows that it waited for",
         file=_GUARDS,
-        source="        answer, charged = self._guards.lock(joined, request, starts)\n",
-        becomes="        early = self._guards.count(joined, self._guards._look(joined, starts).all())\n"
-        "        self._guards.count = lambda *_: early\n"
-        "        answer, charged = self._guards.lock(joined, request, starts)\n"
-        "        del self._guards.count\n"
-        "        early, self._guards.count = self._guards.count, lambda *_: early\n",
+        source="""        answer, charged = self._guards.lock(joined, request, starts)
+        if isinstance(answer, DelimiterError) and not isinstance(answer, OverLimit):
+            raise answer
+        self._rows = _in_order(charged.all(), request.counted)
+        self._guards.refuse(request, self._rows)
+        self._sums = self._guards.count(joined, self._rows)
+""",
+        becomes="""        self._sums = self._guards.count(joined, self._guards._look(joined, starts).all())
+        answer, charged = self._guards.lock(joined, request, starts)
+        if isinstance(answer, DelimiterError) and not isinstance(answer, OverLimit):
+            raise answer
+        self._rows = _in_order(charged.all(), request.counted)
+        self._guards.refuse(request, self._rows)
+""",
         tests=(f"{_MOMENTS}::test_who_waits_counts_afterwards",),
     ),
     Mutation(
@@ -121,16 +129,6 @@ COUNTED: Final = (
         store="sqlite",
     ),
     Mutation(
-        name="rows-unflushed",
-        guard="entering flushes what waits in the session",
-        without="a row that was added before is counted as one of the guard's own",
-        file=_GUARDS,
-        source="            _refuse_nesting(joined)\n        self.flush(given)\n",
-        becomes="            _refuse_nesting(joined)\n",
-        tests=("engines/test_guards.py::test_a_session",),
-        store="sqlite",
-    ),
-    Mutation(
         name="guards-nested",
         guard="a guard inside a guard is refused",
         without="the outer one takes the rows of the inner one for its own",
@@ -178,17 +176,6 @@ COUNTED: Final = (
         becomes="if not count.is_text(kind) or self._database:",
         tests=("engines/test_guards_columns.py::test_names_are_bytes_in_any_collation",),
         store="mariadb",
-    ),
-    Mutation(
-        name="looked-at-unlocked",
-        guard="who looks for crossings locks the counters first",
-        without="several who look at once tell of one crossing",
-        file="engines/sql/crossings.py",
-        source="rows = self._locks.of_scopes(connection, [definition.id], wanted)",
-        becomes="self._locks._lock, locked = self._locks._look, self._locks._lock\n"
-        "        rows = self._locks.of_scopes(connection, [definition.id], wanted)\n"
-        "        self._locks._lock = locked",
-        tests=("engines/test_guards_events.py::test_reconcile_notices_once_however_many_look",),
     ),
     Mutation(
         name="claimed-though-counted",

@@ -216,7 +216,7 @@ AGAIN: Final = (
         file=_HANDLING,
         source="if not isinstance(error, OperationalError) or error.orig is None or error.connection_invalidated:",
         becomes="if not isinstance(error, OperationalError) or error.orig is None:",
-        tests=("engines/test_handlers.py::test_an_error_that_would_come_again_is_not_tried_again",),
+        tests=("unit/test_handlers.py::test_a_commit_without_an_answer_is_no_conflict",),
     ),
     Mutation(
         name="no-guard-around-the-handler",
@@ -332,7 +332,7 @@ SOURCES: Final = (
         file=_FRESHNESS,
         source="    def refuse_limit_edits(self) -> None:\n        if self._limits is not None:\n",
         becomes="    def refuse_limit_edits(self) -> None:\n        if not self._engine:\n",
-        tests=("unit/test_freshness.py",),
+        tests=("unit/test_freshness.py::test_limits_of_a_file_are_changed_there",),
         store="memory",
     ),
     Mutation(
@@ -356,8 +356,32 @@ SOURCES: Final = (
     ),
 )
 
+DECLARED: Final = (
+    Mutation(
+        name="connection-passed-over",
+        guard="an engine without transactions refuses a caller's connection",
+        without="a claim stays when the caller rolls back",
+        file="engines/memory/engine.py",
+        source="    if connection is not None:\n        raise Unsupported(",
+        becomes="    if connection is Unsupported:\n        raise Unsupported(",
+        tests=("conformance::test_an_undeclared_connection_is_unsupported",),
+        store="memory",
+    ),
+    Mutation(
+        name="counting-undeclared",
+        guard="what an engine can do is declared",
+        without="it is not tested",
+        file="engines/sql/store.py",
+        source="{Capability.CALLERS_TRANSACTION, Capability.COUNTING, Capability.SHARED}",
+        becomes="{Capability.CALLERS_TRANSACTION, Capability.SHARED}",
+        tests=("conformance::test_undeclared_counting_is_unsupported",),
+        store="sqlite",
+    ),
+)
+
 TRANSACTIONS: Final = (
     Room("What errors mean", ERRORS),
     Room("Trying again", AGAIN),
     Room("Sources outside the store", SOURCES),
+    Room("Capabilities", DECLARED),
 )

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 import delimiter.aio
 from delimiter import Conflict, InvalidRequest
 from delimiter.handlers import guarded, transactional
+from delimiter.handlers.transacting import as_conflict
 
 ONE = {"a.thing": 1}
 
@@ -221,6 +222,15 @@ def test_it_is_tried_for_so_long_and_not_longer() -> None:
     with pytest.raises(Conflict, match=r"^somebody else$"):
         meets_others(retryable=False)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("invalidated", [False, True])
+def test_a_commit_without_an_answer_is_no_conflict(invalidated: bool) -> None:
+    """It may have happened, and would be done twice. Guard: ``as_conflict`` looks whether the connection is lost."""
+    error = sa.exc.OperationalError("COMMIT", {}, Exception("database is locked"))
+    error.connection_invalidated = invalidated
+    meant = as_conflict(error, sa.create_engine("sqlite://"))
+    assert (meant is None) == invalidated
 
 
 @pytest.mark.parametrize(
