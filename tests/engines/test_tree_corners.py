@@ -209,6 +209,18 @@ def test_a_way_to_a_counter_that_was_rolled_back_is_not_remembered(store_url: st
         assert list(quota.reconcile()) == []
 
 
+def test_an_ancestor_without_a_limit_is_not_charged(store_url: str) -> None:
+    """It has a counter, for it has claimed something itself. Guard: ``has_limit`` where ``Counters`` reads ways."""
+    with Delimiter(store_url) as quota:
+        quota.define_resource("cores")
+        quota.add_project("top")
+        quota.add_project("kid", parent="top")
+        for project in ("top", "kid", "kid"):
+            quota.claim({"cores": 2}, project=project)
+        assert quota.usage(project="top")["cores"].used == 6
+        assert list(quota.reconcile()) == []
+
+
 def test_what_a_store_can_count_is_the_limit_of_who_has_none(store_url: str) -> None:
     """``explain`` and ``check`` say the same as a claim."""
     with Delimiter(store_url) as quota:

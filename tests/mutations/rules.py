@@ -202,7 +202,7 @@ TREE: Final = (
         file="engines/sql/counters.py",
         source=".outerjoin(above, sa.and_(is_above, has_limit(above)))",
         becomes=".outerjoin(above, is_above)",
-        tests=("conformance::test_a_limit_of_an_ancestor_comes_and_goes",),
+        tests=("engines/test_tree_corners.py::test_an_ancestor_without_a_limit_is_not_charged",),
         store="sqlite",
     ),
     Mutation(
