@@ -143,7 +143,7 @@ AGAIN: Final = (
                             continue
             except RunOut as run_out:
 """,
-        tests=("conformance::test_a_limit_holds_for_the_very_next_claim",),
+        tests=("engines/test_tree_locks.py::test_a_first_limit_holds_for_ways_that_are_remembered",),
     ),
     Mutation(
         name="retry-beside-the-caller",
@@ -152,8 +152,8 @@ AGAIN: Final = (
         file=_DESK,
         source="        if connection is not None:\n            try:\n",
         becomes="        if connection is call:\n            try:\n",
-        tests=("unit/test_testing.py::test_failures_in_the_callers_transaction",),
-        store="sqlite",
+        tests=("unit/test_trying_again.py::test_nothing_is_tried_again_in_a_callers_transaction",),
+        store="memory",
     ),
     Mutation(
         name="conflict-untried",
@@ -162,7 +162,7 @@ AGAIN: Final = (
         file=_DESK,
         source="                if not (error.retryable or in_doubt):\n",
         becomes="                if not in_doubt:\n",
-        tests=("unit/test_testing.py::test_a_change_meets_a_conflict_and_then_none",),
+        tests=("unit/test_trying_again.py::test_a_call_of_its_own_is_tried_again",),
         store="memory",
     ),
     Mutation(
