@@ -128,6 +128,22 @@ def test_a_way_behind_an_adoption_that_was_rolled_back_is_not_remembered(store_u
         assert list(quota.reconcile()) == []
 
 
+def test_an_adoption_that_was_rolled_back_is_made_again(store_url: str) -> None:
+    """On SQLite it is the caller's to commit. Guard: ``Freshness`` remembers only what was committed."""
+    source = Said()
+    source.limits_of = {"project:acme": {"cores": 1}}
+    with (
+        Delimiter(store_url) as plain,
+        Delimiter(store_url, limits=source) as quota,
+        caller(store_url) as connection,
+    ):
+        plain.define_resource("cores")
+        quota.claim({"cores": 1}, project="acme", connection=connection)
+        connection.rollback()
+        with pytest.raises(OverLimit):
+            quota.claim({"cores": 2}, project="acme")
+
+
 def test_limits_of_a_source_do_not_lock_a_caller_out_for_ever(store_url: str) -> None:
     """Two first claims in one transaction, whose limits must be written first. Guard: what is postponed."""
 

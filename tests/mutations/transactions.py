@@ -310,9 +310,7 @@ SOURCES: Final = (
         file=_FRESHNESS,
         source="            if committed:  #",
         becomes="            if change:  #",
-        tests=(
-            "engines/test_tree_corners.py::test_a_way_behind_an_adoption_that_was_rolled_back_is_not_remembered",
-        ),
+        tests=("engines/test_tree_corners.py::test_an_adoption_that_was_rolled_back_is_made_again",),
         store="sqlite",
     ),
     Mutation(
