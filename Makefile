@@ -10,7 +10,7 @@ UV_VERSION := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
-MUTATIONS ?=
+ARGS ?=
 
 export PYTHON
 export UV_PROJECT_ENVIRONMENT := $(VENV)
@@ -27,10 +27,10 @@ SOURCES := pyproject.toml uv.lock $(shell find src \( -name __pycache__ -prune \
 WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadscope
 SYNC := $(BIN)/uv sync --quiet --frozen --no-editable --all-extras --reinstall-package delimiter
 
-.PHONY: help demo example test quick mutations lint format docs bench servers clean
+.PHONY: help demo example test quick mutations interleavings lint format docs bench servers clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.run ## the main job on SQLite, from nothing, in a minute
 	@$(BIN)/delimiter demo
@@ -47,9 +47,13 @@ quick: $(VENV)/.dev ## most of what runs on SQLite and memory, without the comma
 	$(BIN)/pytest $(WORKERS) --stores=sqlite,memory -m "not slow" -k "not processes and not memory_engine_does" --ignore=tests/cli \
 	  --ignore=docs/command-line.md $(PYTEST_ARGS)
 
-mutations: $(VENV)/.dev ## takes out each guard in turn; the tests must notice (MUTATIONS="--only counters-unlocked"): half an hour
+mutations: $(VENV)/.dev ## takes out each guard in turn; the tests must notice (ARGS="--only counters-unlocked"): half an hour
 	@tools/install-servers || echo "*** mutations on a database without a server are not shown ***"
-	PYTHONPATH=tests $(BIN)/python -m mutations $(MUTATIONS)
+	@PYTHONPATH=tests $(BIN)/python -m mutations $(ARGS)
+
+interleavings: $(VENV)/.dev ## two operations at once in every order of their statements, on PostgreSQL and MariaDB (ARGS="--only sweep")
+	@tools/install-servers
+	@PYTHONPATH=tests:. $(BIN)/python -m interleavings $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy (strict) and the house's arrows
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ PostgreSQL and MariaDB.
 
 ```sh
 make mutations
-make mutations MUTATIONS="--only counters-unlocked guard --json outcomes.json"
+make mutations ARGS="--only counters-unlocked guard --json outcomes.json"
 ```
 
 A copy of the library stands before the installed one, with one piece of one file replaced; nothing else differs. First

@@ -53,7 +53,7 @@ def test_each_has_a_name_of_its_own() -> None:
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert PAGE.read_text() == written(ROOMS), "run `make mutations MUTATIONS=--page`"
+    assert PAGE.read_text() == written(ROOMS), "run `make mutations ARGS=--page`"
 
 
 @pytest.mark.parametrize("text", ["", "in_doubt in_doubt"])

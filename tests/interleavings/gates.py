@@ -1,0 +1,90 @@
+"""Gates before all that an engine's connections send, with what each step can mean to others.
+
+Statements that touch nothing anybody else could notice have none: SAVEPOINT and its RELEASE, settings of the session,
+and the end of a transaction that has only read (below SERIALIZABLE).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from interleavings.stage import Kind, Stage, Step
+
+__all__ = ["Gates"]
+
+_LOCKS: Final = re.compile(r"\bFOR (NO KEY UPDATE|UPDATE|SHARE|KEY SHARE)\b|\bLOCK IN SHARE MODE\b")
+_UNNOTICED: Final = re.compile(r"\s*(SAVEPOINT|RELEASE SAVEPOINT|SET)\b")
+_TABLES: Final = re.compile(r"\b(?:delimiter|service)_[a-z]+\b")
+_SPACE: Final = re.compile(r"\s+")
+
+#: Where a connection keeps the tables that its transaction has locked or written.
+_TOUCHED: Final = "interleavings_touched"
+
+
+class Gates:
+    """The gates of one engine."""
+
+    def __init__(self, stage: Stage, engine: sa.Engine) -> None:
+        self._stage = stage
+        self._level = engine.dialect._on_connect_isolation_level
+        sa.event.listen(engine, "before_cursor_execute", self._at_statement)
+        sa.event.listen(engine, "do_executemany", self._at_many)
+        sa.event.listen(engine, "commit", self._at_commit)
+        sa.event.listen(engine, "rollback", self._at_rollback)
+        sa.event.listen(engine, "handle_error", self._at_error)
+
+    def _step(self, statement: str) -> Step:
+        text = _SPACE.sub(" ", statement).strip()
+        if text.startswith("ROLLBACK TO"):
+            return Step(Kind.ROLLBACK, text)
+        plain = text.startswith("SELECT") and not _LOCKS.search(text)
+        kind = Kind.READ if plain and self._level != "SERIALIZABLE" else Kind.TOUCH
+        tables = frozenset(_TABLES.findall(text)) if self._level == "READ COMMITTED" else None
+        return Step(kind, text, tables or None)
+
+    def _stop(self, connection: sa.Connection, statement: str) -> None:
+        if _UNNOTICED.match(statement):
+            return
+        step = self._step(statement)
+        if step.kind is Kind.TOUCH:
+            connection.info.setdefault(_TOUCHED, []).append(step.tables)
+        self._stage.gate(step, _session(connection))
+
+    def _at_statement(
+        self, connection: sa.Connection, _cursor: Any, statement: str, _values: Any, _context: Any, many: Any
+    ) -> None:
+        if not many:
+            self._stop(connection, statement)
+
+    def _at_many(self, cursor: Any, statement: str, rows: Any, context: Any) -> bool:
+        for values in rows:  # the server sees one after the other
+            self._stop(context.root_connection, statement)
+            cursor.execute(statement, values)
+        return True
+
+    def _at_commit(self, connection: sa.Connection) -> None:
+        self._at_end(connection, Kind.COMMIT)
+
+    def _at_rollback(self, connection: sa.Connection) -> None:
+        self._at_end(connection, Kind.ROLLBACK)
+
+    def _at_end(self, connection: sa.Connection, kind: Kind) -> None:
+        touched = connection.info.pop(_TOUCHED, None)
+        if touched:
+            tables = None if None in touched else frozenset().union(*touched)
+            self._stage.gate(Step(kind, "", tables), _session(connection))
+
+    def _at_error(self, context: Any) -> None:
+        original = context.original_exception
+        code = getattr(original, "sqlstate", None) or next(iter(original.args), None)
+        if code in {"40P01", 1213}:
+            self._stage.notice_deadlock()
+
+
+def _session(connection: sa.Connection) -> int:
+    """The server's number for it."""
+    driver: Any = connection.connection.dbapi_connection
+    return int(driver.info.backend_pid if hasattr(driver, "info") else driver.thread_id())

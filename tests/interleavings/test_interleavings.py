@@ -1,0 +1,210 @@
+"""Two operations, statement by statement, in every order; and that the harness sees a guard which is missing.
+
+`make interleavings` explores all pairs; here are those that are most in each other's way, and some of the rest.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from delimiter.engines.sql.counters import Counters
+from delimiter.engines.sql.databases import Database
+from interleavings.exploring import every_order
+from interleavings.operations import BY_NAME
+from interleavings.plans import STORES, Work, carry_out, pairs, threes
+from interleavings.rig import LEVELS, Report, Rig
+from interleavings.stage import Kind, Step, independent
+from servers import Server
+
+_HOTTEST = (
+    "claim+claim",
+    "claim+lower limit",
+    "claim+first total",
+    "claim+sweep",
+    "same id+same id",
+    "list+list",
+    "first claim+first of an ancestor",
+    "claim of the other+move",
+    "claim of the other+first of an ancestor",
+    "grow+transfer",
+    "provision+release of held",
+    "provision+time",
+    "guard+guard",
+    "guard+lower limit of rows",
+    "optimistic guard+guard",
+    "claim+caller commits",
+)
+
+_SEED = 20260
+_OF_THE_REST, _OF_THREES, _BY_CHANCE = 24, 8, 2
+
+
+@contextmanager
+def _on(server: Callable[[str], Server], name: str) -> Iterator[Rig]:
+    owner = server(name)
+    url = owner.create_database()
+    try:
+        with Rig(name, url, hands=3) as rig:
+            yield rig
+    finally:
+        owner.drop_database(url)
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.stores(name)) for name in STORES]
+)
+def rig(request: pytest.FixtureRequest, server: Callable[[str], Server]) -> Iterator[Rig]:
+    with _on(server, request.param) as rig:
+        yield rig
+
+
+def _is_sound(reports: list[Report], request: pytest.FixtureRequest) -> None:
+    """Prints how much was explored. Nothing was wrong after any of it."""
+    schedules = sum(report.schedules for report in reports)
+    request.node.user_properties.append(("schedules", schedules))
+    print(f"{schedules} schedules of {len(reports)} cases, {sum(r.deadlocks for r in reports)} deadlocks")  # noqa: T201
+    wrong = [(report.operations, report.level, one) for report in reports for one in report.violations]
+    assert not wrong, "\n".join([str(wrong[0][:2]), *wrong[0][2].steps, wrong[0][2].what])
+    assert all(report.schedules > 0 for report in reports)
+
+
+@pytest.mark.slow
+def test_the_hottest_pairs_in_every_order(rig: Rig, request: pytest.FixtureRequest) -> None:
+    """Guards: every lock, the generation of a way, the unique key of an id, the revision of a guarded counter."""
+    tasks = [task for task in pairs(rig.name, only=",".join(_HOTTEST)) if task.level != LEVELS[2]]
+    reports = [carry_out(rig, task, Work(most=80, samples=3, seed=_SEED)) for task in tasks]
+    _is_sound(reports, request)
+    assert sum(report.every for report in reports) > len(reports) * 0.8
+
+
+@pytest.mark.slow
+def test_the_rest_by_chance(rig: Rig, request: pytest.FixtureRequest) -> None:
+    dice = random.Random(f"{_SEED} {rig.name}")
+    tasks = dice.sample(pairs(rig.name, memories=("warm", "cold")), _OF_THE_REST)
+    tasks += threes(rig.name, _SEED, _OF_THREES)
+    reports = [carry_out(rig, task, Work(most=0, samples=_BY_CHANCE, seed=_SEED)) for task in tasks]
+    _is_sound(reports, request)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [("claim", "claim"), ("guard", "lower limit of rows")], ids=" and ".join)
+def test_the_orders_left_out_come_to_the_same(rig: Rig, names: tuple[str, str]) -> None:
+    """Orders of all steps, by chance, end in no way that is not among the ends of those that are run."""
+    operations = [BY_NAME[name] for name in names]
+    level = LEVELS[0] if any(operation.joins for operation in operations) else "own"
+    every = rig.explore(operations, level, most=300)
+    chosen = rig.explore(operations, level, most=0, samples=60, seed=_SEED)
+    assert every.every
+    assert len(every.ends) > 1
+    assert chosen.ends <= every.ends
+    assert every.violations == chosen.violations == []
+
+
+# --- a harness that sees nothing would be content with everything ----------------------------------------------
+
+
+_LOCKED = "delimiter.engines.sql.databases.Database.locked"
+_IS_WAY = "delimiter.engines.sql.counters.Counters._is_way"
+
+
+def _without_locks(self: Database, statement: Any, **_how: Any) -> Any:
+    return statement
+
+
+def _any_way(self: Counters, *_given: Any) -> bool:
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.stores(name)) for name in STORES])
+@pytest.mark.parametrize(
+    "broken, replacement, names, told",
+    [
+        (_LOCKED, _without_locks, ("claim", "claim"), "no order of one after the other ends like this"),
+        (_IS_WAY, _any_way, ("claim", "first total"), "counters are not the sums of the claims"),
+    ],
+    ids=["no FOR UPDATE", "no generations"],
+)
+def test_a_guard_that_is_missing_is_seen(
+    name: str,
+    broken: str,
+    replacement: Any,
+    names: tuple[str, str],
+    told: str,
+    server: Callable[[str], Server],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And the schedule that showed it shows it again."""
+    monkeypatch.setattr(broken, replacement)
+    operations = [BY_NAME[one] for one in names]
+    with _on(server, name) as rig:
+        violations = rig.explore(operations, "own", most=60).violations
+        assert violations[0].what.startswith(told)
+        assert (
+            rig.replay(operations, "own", "warm", violations[0].choices).violations[0].what.startswith(told)
+        )
+
+
+# --- the search, without a store -------------------------------------------------------------------------------
+
+
+class _Paper:
+    """A stage on paper: operations are lists of steps, and nobody waits."""
+
+    def __init__(self, *operations: list[Step]) -> None:
+        self._operations = operations
+        self._at = [0] * len(operations)
+
+    def begin(self) -> None:
+        self._at = [0] * len(self._operations)
+
+    def enabled(self) -> dict[int, Step]:
+        pairs = enumerate(zip(self._operations, self._at, strict=True))
+        return {number: steps[at] for number, (steps, at) in pairs if at < len(steps)}
+
+    def take(self, number: int) -> None:
+        self._at[number] += 1
+
+    def finish(self) -> None:
+        self.begin()
+
+
+def _steps(*kinds: Kind, table: str = "t") -> list[Step]:
+    return [Step(kind, str(number), frozenset([table])) for number, kind in enumerate(kinds)]
+
+
+_WRITES = (Kind.TOUCH, Kind.TOUCH, Kind.COMMIT)
+_READS = (Kind.READ, Kind.READ)
+
+
+@pytest.mark.parametrize(
+    "operations, orders",
+    [
+        ([_steps(*_WRITES), _steps(*_WRITES)], 20),  # 6 over 3
+        ([_steps(*_WRITES), _steps(*_WRITES, table="other")], 1),
+        ([_steps(*_WRITES), _steps(*_READS)], 3),  # the COMMIT before, between or after the two
+        ([_steps(*_READS), _steps(*_READS)], 1),
+        ([_steps(Kind.TIME), _steps(*_READS)], 3),
+        ([_steps(Kind.TOUCH), _steps(Kind.TOUCH), _steps(Kind.TOUCH)], 6),
+        ([_steps(Kind.TOUCH), _steps(Kind.READ), _steps(Kind.COMMIT)], 4),
+    ],
+)
+def test_every_order_once(operations: list[list[Step]], orders: int) -> None:
+    paper: Any = _Paper(*operations)
+    runs = [run for run in every_order(paper, paper.begin) if not run.pruned]
+    assert len({run.choices for run in runs}) == len(runs) == orders
+
+
+def test_what_may_change_places() -> None:
+    read, touch, commit = (Step(kind, "", frozenset("t")) for kind in (Kind.READ, Kind.TOUCH, Kind.COMMIT))
+    anywhere = Step(Kind.TOUCH, "")
+    assert independent(read, read)
+    assert independent(read, touch)
+    assert not independent(read, commit)
+    assert not independent(touch, touch)
+    assert not independent(anywhere, Step(Kind.TOUCH, "", frozenset(["u"])))
