@@ -1,6 +1,6 @@
 """Explores every pair of operations, and threes by chance, on PostgreSQL and MariaDB; a table at the end.
 
-    python -m interleavings [--store NAME] [--only "claim+release,sweep"] [--level LEVEL] [--memory warm|cold|both]
+    python -m interleavings [--store NAME] [--only "claim+release,sweep"] [--level LEVEL] [--memory warm|cold|shared]
                             [--most 400] [--samples 40] [--threes 60] [--seed N] [--json FILE] [--replay TEXT]
 
 Exit status 1: something was wrong after a schedule. It is printed, with what to give to --replay.
@@ -23,7 +23,7 @@ from rich.table import Table
 
 from interleavings.plans import STORES, Task, Work, pairs, replayed, threes
 from interleavings.processes import explored
-from interleavings.rig import LEVELS, Report, Rig
+from interleavings.rig import LEVELS, MEMORIES, Report, Rig
 from servers import Servers
 
 _CONSOLE = Console()
@@ -97,7 +97,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
         "--only", default="", help='pairs with one of these operations ("sweep"), or these pairs ("a+b")'
     )
     parser.add_argument("--level", choices=["own", *(level.lower() for level in LEVELS)])
-    parser.add_argument("--memory", choices=["warm", "cold", "both"], default="both")
+    parser.add_argument("--memory", choices=[*MEMORIES, "all"], default="all")
     parser.add_argument("--most", type=int, default=400, help="schedules of a pair; beyond that by chance")
     parser.add_argument(
         "--samples", type=int, default=40, help="schedules by chance, of larger pairs and of threes"
@@ -116,12 +116,13 @@ def main(given: Sequence[str] | None = None) -> int:
     seed = random.randrange(10**6) if chosen.seed is None else chosen.seed
     _CONSOLE.print(f"seed {seed}")
     work = Work(chosen.most, chosen.samples, seed)
-    memories = ("warm", "cold") if chosen.memory == "both" else (chosen.memory,)
+    memories = MEMORIES if chosen.memory == "all" else (chosen.memory,)
     stores = [chosen.store] if chosen.store else STORES
     tasks = [task for store in stores for task in pairs(store, memories=memories, only=chosen.only)]
     if not chosen.only:
         tasks += [task for store in stores for task in threes(store, seed, chosen.threes)]
     tasks = [task for task in tasks if chosen.level in (None, task.level.lower())]
+    random.Random(seed).shuffle(tasks)  # whoever stops it early has seen something of everything
     reports: list[Report] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from interleavings.stage import Kind, Stage, Step
 
-__all__ = ["Gates"]
+__all__ = ["Gates", "codes_of"]
 
 _LOCKS: Final = re.compile(r"\bFOR (NO KEY UPDATE|UPDATE|SHARE|KEY SHARE)\b|\bLOCK IN SHARE MODE\b")
 _UNNOTICED: Final = re.compile(r"\s*(SAVEPOINT|RELEASE SAVEPOINT|SET)\b")
@@ -78,10 +78,13 @@ class Gates:
             self._stage.gate(Step(kind, "", tables), _session(connection))
 
     def _at_error(self, context: Any) -> None:
-        original = context.original_exception
-        code = getattr(original, "sqlstate", None) or next(iter(original.args), None)
-        if code in {"40P01", 1213}:
+        if codes_of(context.original_exception) & {"40P01", 1213}:
             self._stage.notice_deadlock()
+
+
+def codes_of(error: Any) -> set[Any]:
+    """PostgreSQL's error code, or MariaDB's number (to whose errors PyMySQL gives a code of its own choice too)."""
+    return {getattr(error, "sqlstate", None), *error.args[:1]} - {None}
 
 
 def _session(connection: sa.Connection) -> int:

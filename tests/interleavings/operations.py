@@ -9,6 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from delimiter import Conflict, Delimiter, DelimiterError, OverLimit, Request
+from interleavings.gates import codes_of
 from interleavings.stage import Kind, Stage, Step
 from interleavings.world import COUNTED, ROWS, Store
 
@@ -55,6 +56,8 @@ def answer(told: Any) -> Any:
     return [
         (one.id, sorted(one.resources.items()), one.project, one.user, one.parent, one.state, one.external_id)
         if hasattr(one, "external_id")
+        else one
+        if isinstance(one, str)
         else (one.resource, str(one.scope), one.limit, one.used)
         for one in told
     ]
@@ -93,6 +96,16 @@ def _claim(quota: Delimiter, number: int, **more: Any) -> Any:
     return quota.claim({"cpu": 3, "disk": 5}, project="acme", user="john", id=f"new-{number}", **more)
 
 
+def _take_the_name(quota: Delimiter, number: int) -> Any:
+    """An external id that a provision gives too."""
+    return quota.claim({"cpu": 1}, project="globex", id=f"t-{number}", external_id="vol-held")
+
+
+def _drifts(quota: Delimiter, *, repair: bool) -> list[str]:
+    """None, ever: a counter that is just being changed has not drifted."""
+    return [str(drift) for drift in quota.reconcile(repair=repair)]
+
+
 def _list(quota: Delimiter, number: int) -> Any:
     cluster = Request({"cpu": 1, "disk": 6}, project="zeta", user="mary", id=f"b-{number}")
     node = Request({"cpu": 2}, project="acme", user="john", id=f"a-{number}", parent=f"b-{number}")
@@ -124,9 +137,7 @@ def _in_callers(hand: Hand, level: str, step: Callable[[sa.Connection], Any]) ->
         except (Conflict, _Met):
             pass
         except sa.exc.DBAPIError as error:
-            original = error.orig
-            code = getattr(original, "sqlstate", None) or (original.args[0] if original else None)
-            if code not in _MET_ANOTHER:
+            if not codes_of(error.orig) & _MET_ANOTHER:
                 raise
         hand.stage.pause()
     return "never decided", None
@@ -213,6 +224,7 @@ OPERATIONS: Final = (
     _verb("claim of the other", lambda q, n: q.claim({"cpu": 2}, project="zeta", user="john", id=f"z-{n}")),
     _verb("first claim", lambda q, n: q.claim({"cpu": 2}, project="fresh", user="newbie", id=f"f-{n}")),
     _verb("same id", lambda q, _: q.claim({"cpu": 2, "disk": 1}, project="acme", user="john", id="same")),
+    _verb("same name", _take_the_name),
     _verb("list", _list),
     _verb("child", lambda q, n: q.claim({"cpu": 1}, project="zeta", parent="root", id=f"child-{n}")),
     _verb("grow", lambda q, _: q.resize("root", {"cpu": 6, "disk": 1})),
@@ -223,6 +235,8 @@ OPERATIONS: Final = (
     _verb("renew", lambda q, _: q.renew("held", expires_in=10**9)),
     _verb("transfer", lambda q, _: q.transfer("root", project="globex", user="mary")),
     _verb("sweep", lambda q, _: q.expire_reservations() and None, silent=True),
+    _verb("reconcile", lambda q, _: _drifts(q, repair=False)),
+    _verb("repair", lambda q, _: _drifts(q, repair=True)),
     _verb("lower limit", lambda q, _: q.update_limits("cpu", project="acme", max=6)),
     _verb("first total", lambda q, _: q.update_limits("cpu", max=11)),
     _verb("first of an ancestor", lambda q, _: q.update_limits("cpu", project="org", max=10)),

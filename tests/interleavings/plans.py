@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from interleavings.operations import BY_NAME, OPERATIONS, Operation
-from interleavings.rig import Report, Rig, levels_of
+from interleavings.rig import MEMORIES, Report, Rig, levels_of
 
 __all__ = ["STORES", "Task", "Work", "carry_out", "pairs", "replayed", "threes"]
 
@@ -27,7 +27,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Operations that meet on one store, at one level, by processes that remember something or nothing."""
+    """Operations that meet on one store, at one level, by processes that remember this or that."""
 
     store: str
     level: str
@@ -69,7 +69,7 @@ def threes(store: str, seed: int, count: int) -> list[Task]:
     for _ in range(count):
         operations = dice.choices(OPERATIONS, k=3)
         level = dice.choice(levels_of(operations))
-        found.append(Task(store, level, dice.choice(("warm", "cold")), tuple(one.name for one in operations)))
+        found.append(Task(store, level, dice.choice(MEMORIES), tuple(one.name for one in operations)))
     return found
 
 

@@ -6,7 +6,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -19,7 +19,10 @@ from interleavings.operations import Hand, Operation
 from interleavings.stage import Hang, Stage, independent
 from interleavings.world import COUNTED, Sight, Store, believed_store, sight
 
-__all__ = ["LEVELS", "Report", "Rig", "Violation", "levels_of"]
+__all__ = ["LEVELS", "MEMORIES", "Report", "Rig", "Violation", "levels_of"]
+
+#: What processes remember when the operations begin: the ways to counters, or nothing; or one process does both.
+MEMORIES: Final = ("warm", "cold", "shared")
 
 LEVELS: Final = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 
@@ -64,7 +67,7 @@ class Report:
 
 @dataclass
 class _Memory:
-    """What a process remembers of a store: it may come to a schedule with that, or with nothing."""
+    """What a process remembers of a store."""
 
     ways: dict[Any, Any]
     ids: dict[str, int]
@@ -202,13 +205,18 @@ class Rig:
         def run_of(operation: Operation, hand: Hand) -> Callable[[], Any]:
             return lambda: operation.run(hand, level)
 
+        quotas = [hand.quota for hand in self.hands]
+
         def begin() -> None:
             self._store.reset()
-            self._store.pass_time(self._store.judge, *(hand.quota for hand in self.hands))
+            self._store.pass_time(self._store.judge, *quotas)
             for hand, warm in zip(self.hands, self._warm, strict=True):
-                known = warm if memory == "warm" else _Memory({}, {}, {}, set())
+                known = _Memory({}, {}, {}, set()) if memory == "cold" else warm
                 known.back_to(hand.quota)
-            pairs = zip(operations, self.hands, strict=False)
+            hands = (
+                [replace(hand, quota=quotas[0]) for hand in self.hands] if memory == "shared" else self.hands
+            )
+            pairs = zip(operations, hands, strict=False)
             self._stage.begin([run_of(operation, hand) for operation, hand in pairs])
 
         return begin

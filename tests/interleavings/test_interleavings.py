@@ -11,14 +11,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from delimiter.engines.sql.counters import Counters
 from delimiter.engines.sql.databases import Database
 from interleavings.exploring import every_order
-from interleavings.operations import BY_NAME
+from interleavings.operations import BY_NAME, Hand, Operation
 from interleavings.plans import STORES, Work, carry_out, pairs, threes
-from interleavings.rig import LEVELS, Report, Rig
+from interleavings.rig import LEVELS, MEMORIES, Report, Rig
 from interleavings.stage import Kind, Step, independent
+from interleavings.world import ROWS
 from servers import Server
 
 _HOTTEST = (
@@ -85,7 +87,7 @@ def test_the_hottest_pairs_in_every_order(rig: Rig, request: pytest.FixtureReque
 @pytest.mark.slow
 def test_the_rest_by_chance(rig: Rig, request: pytest.FixtureRequest) -> None:
     dice = random.Random(f"{_SEED} {rig.name}")
-    tasks = dice.sample(pairs(rig.name, memories=("warm", "cold")), _OF_THE_REST)
+    tasks = dice.sample(pairs(rig.name, memories=MEMORIES), _OF_THE_REST)
     tasks += threes(rig.name, _SEED, _OF_THREES)
     reports = [carry_out(rig, task, Work(most=0, samples=_BY_CHANCE, seed=_SEED)) for task in tasks]
     _is_sound(reports, request)
@@ -148,6 +150,29 @@ def test_a_guard_that_is_missing_is_seen(
         assert (
             rig.replay(operations, "own", "warm", violations[0].choices).violations[0].what.startswith(told)
         )
+
+
+def _locks_rows(*ids: int) -> Operation:
+    """A caller who locks the service's rows with these ids, in this order."""
+
+    def run(hand: Hand, level: str) -> None:
+        with hand.services[level].begin() as connection:
+            for id in ids:
+                connection.execute(sa.update(ROWS).where(ROWS.c.id == id).values(project_id="acme"))
+
+    return Operation(f"locks {ids}", run, lambda _quota, _number: None, joins=True)
+
+
+@pytest.mark.slow
+def test_a_deadlock_is_seen_and_is_wrong(rig: Rig) -> None:
+    """Two who lock in different orders: some of the schedules deadlock, and one of the two is told so."""
+    forth, back = _locks_rows(1, 2), _locks_rows(2, 1)
+    report = rig.explore([forth, back], LEVELS[0])
+    assert report.every
+    assert 0 < report.deadlocks < report.schedules
+    assert report.deadlocks == len(report.violations)
+    assert "raised" in report.violations[0].what
+    assert rig.explore([forth, forth], LEVELS[0]).violations == []
 
 
 # --- the search, without a store -------------------------------------------------------------------------------
