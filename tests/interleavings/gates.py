@@ -23,6 +23,9 @@ _SPACE: Final = re.compile(r"\s+")
 #: Where a connection keeps the tables that its transaction has locked or written.
 _TOUCHED: Final = "interleavings_touched"
 
+#: And its latest transaction that has sent something.
+_BEGUN: Final = "interleavings_begun"
+
 
 class Gates:
     """The gates of one engine."""
@@ -30,25 +33,31 @@ class Gates:
     def __init__(self, stage: Stage, engine: sa.Engine) -> None:
         self._stage = stage
         self._level = engine.dialect._on_connect_isolation_level
+        #: PostgreSQL finds what cannot be put in one order by what all tables together show.
+        self._all_together = self._level == "SERIALIZABLE" and engine.dialect.name == "postgresql"
         sa.event.listen(engine, "before_cursor_execute", self._at_statement)
         sa.event.listen(engine, "do_executemany", self._at_many)
         sa.event.listen(engine, "commit", self._at_commit)
         sa.event.listen(engine, "rollback", self._at_rollback)
         sa.event.listen(engine, "handle_error", self._at_error)
 
-    def _step(self, statement: str) -> Step:
+    def _step(self, statement: str, *, first: bool) -> Step:
         text = _SPACE.sub(" ", statement).strip()
         if text.startswith("ROLLBACK TO"):
             return Step(Kind.ROLLBACK, text)
         plain = text.startswith("SELECT") and not _LOCKS.search(text)
         kind = Kind.READ if plain and self._level != "SERIALIZABLE" else Kind.TOUCH
-        tables = frozenset(_TABLES.findall(text)) if self._level == "READ COMMITTED" else None
-        return Step(kind, text, tables or None)
+        tables = None if self._all_together else frozenset(_TABLES.findall(text)) or None
+        # PostgreSQL's snapshot is the first statement's, MariaDB's the first plain read's.
+        takes_snapshot = self._level != "READ COMMITTED" and (first or kind is Kind.READ)
+        return Step(kind, text, tables, takes_snapshot)
 
     def _stop(self, connection: sa.Connection, statement: str) -> None:
         if _UNNOTICED.match(statement):
             return
-        step = self._step(statement)
+        first = connection.info.get(_BEGUN) is not connection.get_transaction()
+        connection.info[_BEGUN] = connection.get_transaction()
+        step = self._step(statement, first=first)
         if step.kind is Kind.TOUCH:
             connection.info.setdefault(_TOUCHED, []).append(step.tables)
         self._stage.gate(step, _session(connection))

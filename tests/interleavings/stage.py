@@ -46,6 +46,8 @@ class Step:
     #: What it reads, locks or writes; at the end of a transaction, all that it has locked or written. ``None``: it may
     #: be any.
     tables: frozenset[str] | None = None
+    #: It may be what decides which COMMITs its transaction will see, of whatever tables.
+    takes_snapshot: bool = False
 
     def __str__(self) -> str:
         return self.text if self.kind in {Kind.READ, Kind.TOUCH} else self.kind.value.upper()
@@ -55,14 +57,16 @@ def independent(one: Step, other: Step) -> bool:
     """Whether two steps of different transactions, one after the other, come to the same in both orders.
 
     - A plain read sees nothing of another transaction until that commits, and leaves nothing.
-    - Steps in different tables do not meet. Above READ COMMITTED a transaction's first statement decides what it sees
-      of all tables, and at SERIALIZABLE a database may look at all of them together: such steps count as in all.
+    - Steps in different tables do not meet. But above READ COMMITTED the step that takes a transaction's snapshot
+      depends on every COMMIT; and at SERIALIZABLE PostgreSQL looks at all tables together.
 
     All else is taken to depend on each other. (Which of two the database gives up to end a deadlock may depend on who
     came last; that one of them was given up does not.)
     """
     kinds = {one.kind, other.kind}
     if Kind.TIME in kinds:
+        return False
+    if Kind.COMMIT in kinds and (one.takes_snapshot or other.takes_snapshot):
         return False
     if Kind.READ in kinds and Kind.COMMIT not in kinds:
         return True
