@@ -49,7 +49,7 @@ class Operation:
 
 def answer(told: Any) -> Any:
     """What is said, without times and generated ids."""
-    if told is None or isinstance(told, bool | str):
+    if told is None or isinstance(told, int):
         return told
     if not isinstance(told, list):
         told = [told]
@@ -234,7 +234,7 @@ OPERATIONS: Final = (
     _verb("provision", lambda q, _: q.provision("held", external_id="vol-held")),
     _verb("renew", lambda q, _: q.renew("held", expires_in=10**9)),
     _verb("transfer", lambda q, _: q.transfer("root", project="globex", user="mary")),
-    _verb("sweep", lambda q, _: q.expire_reservations() and None, silent=True),
+    _verb("sweep", lambda q, _: q.expire_reservations(), silent=True),
     _verb("reconcile", lambda q, _: _drifts(q, repair=False)),
     _verb("repair", lambda q, _: _drifts(q, repair=True)),
     _verb("lower limit", lambda q, _: q.update_limits("cpu", project="acme", max=6)),

@@ -16,7 +16,7 @@ from interleavings.exploring import Alike, Run, every_order, replay, sample
 from interleavings.gates import Gates
 from interleavings.observers import observer
 from interleavings.operations import Hand, Operation
-from interleavings.stage import Hang, Stage, independent
+from interleavings.stage import Hang, Stage, Step, independent
 from interleavings.world import COUNTED, Sight, Store, believed_store, sight
 
 __all__ = ["LEVELS", "MEMORIES", "Report", "Rig", "Violation", "levels_of"]
@@ -98,7 +98,7 @@ class Rig:
 
     def __init__(self, name: str, url: sa.URL, *, hands: int = 2) -> None:
         self.name = name
-        _tune(url)
+        self._tuned = _Tuned(url)
         self._store = Store(url)
         self._observer = observer(url)
         self._stage = Stage(hands, self._observer)
@@ -141,6 +141,7 @@ class Rig:
                 service.dispose()
         self._observer.close()
         self._store.close()
+        self._tuned.back()
 
     def __enter__(self) -> Rig:
         return self
@@ -172,7 +173,9 @@ class Rig:
             for run in itertools.chain(runs, self._by_chance(begin, report, most, samples, dice)):
                 self._note(operations, run, report, judged)
         except Hang as hang:
-            report.violations.append(Violation(str(hang), (), []))
+            taken = list(self._stage.taken)
+            told = _told(operations, taken)
+            report.violations.append(Violation(str(hang), tuple(number for number, _ in taken), told))
             self._stage.finish()
         report.seconds = time.monotonic() - started
         return report
@@ -198,7 +201,7 @@ class Rig:
         report = Report(tuple(one.name for one in operations), self.name, level, memory, every=False)
         run = replay(self._stage, self._beginning(operations, level, memory), choices)
         self._note(operations, run, report, {})
-        report.violations = report.violations or [Violation("", run.choices, _told(operations, run))]
+        report.violations = report.violations or [Violation("", run.choices, _told(operations, run.steps))]
         return report
 
     def _beginning(self, operations: Sequence[Operation], level: str, memory: str) -> Callable[[], None]:
@@ -243,7 +246,7 @@ class Rig:
             report.ends.add(key)
         what = judged[key]
         if what is not None:
-            report.violations.append(Violation(what, run.choices, _told(operations, run)))
+            report.violations.append(Violation(what, run.choices, _told(operations, run.steps)))
 
     def _judge(self, operations: Sequence[Operation], outcomes: list[Any]) -> str | None:
         for operation, outcome in zip(operations, outcomes, strict=True):
@@ -285,17 +288,29 @@ class Rig:
         return self._believed[names]
 
 
-def _told(operations: Sequence[Operation], run: Run) -> list[str]:
-    return [f"{number + 1} {operations[number].name}: {step}" for number, step in run.steps]
+def _told(operations: Sequence[Operation], steps: Sequence[tuple[int, Step]]) -> list[str]:
+    return [f"{number + 1} {operations[number].name}: {step}" for number, step in steps]
 
 
-def _tune(url: sa.URL) -> None:
+class _Tuned:
     """Deadlocks are found soon, and nobody waits for a disk: what survives a crash is tested elsewhere."""
-    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        if url.get_backend_name() == "postgresql":
+
+    def __init__(self, url: sa.URL) -> None:
+        self._url = url
+        self._kept: int | None = None
+        if url.get_backend_name() == "postgresql":  # of this database, which goes with it
             for setting in ("deadlock_timeout = '10ms'", "synchronous_commit = off"):
-                connection.exec_driver_sql(f'ALTER DATABASE "{url.database}" SET {setting}')
+                self._send(f'ALTER DATABASE "{url.database}" SET {setting}')
         else:
-            connection.exec_driver_sql("SET GLOBAL innodb_flush_log_at_trx_commit = 2")
-    engine.dispose()
+            self._kept = self._send("SELECT @@GLOBAL.innodb_flush_log_at_trx_commit")
+            self._send("SET GLOBAL innodb_flush_log_at_trx_commit = 2")
+
+    def back(self) -> None:
+        if self._kept is not None:
+            self._send(f"SET GLOBAL innodb_flush_log_at_trx_commit = {self._kept}")
+
+    def _send(self, statement: str) -> int | None:
+        engine = sa.create_engine(self._url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            result = connection.exec_driver_sql(statement)
+            return int(result.scalar_one()) if result.returns_rows else None

@@ -117,6 +117,8 @@ class Stage:
     def __init__(self, actors: int, observer: Observer) -> None:
         self.actors = [Actor(number) for number in range(actors)]
         self._observer = observer
+        #: The steps of the schedule under way.
+        self.taken: list[tuple[int, Step]] = []
         self._changed = threading.Condition()
         self._free = False
         self._here = threading.local()
@@ -141,6 +143,7 @@ class Stage:
     def begin(self, operations: list[Callable[[], Any]]) -> None:
         """Bring every operation to its first gate, one after the other."""
         self._free = False
+        self.taken = []
         for actor in self.actors:
             actor.state, actor.step, actor.taken, actor.in_a_row = _State.DONE, None, 0, 0
             actor.deadlocks, actor.conflicts, actor.outcome = 0, 0, None
@@ -160,6 +163,8 @@ class Stage:
     def take(self, number: int) -> None:
         """Let one through, and wait until everybody is at a gate, has finished, or waits for a lock."""
         actor = self.actors[number]
+        assert actor.step is not None
+        self.taken.append((number, actor.step))
         actor.taken += 1
         if actor.taken > _MOST_STEPS:
             raise Hang(f"operation {number + 1} has taken {_MOST_STEPS} steps and is not decided")

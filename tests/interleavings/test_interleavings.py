@@ -32,8 +32,6 @@ _HOTTEST = (
     "list+list",
     "first claim+first of an ancestor",
     "claim of the other+move",
-    "claim of the other+first of an ancestor",
-    "grow+transfer",
     "provision+release of held",
     "provision+time",
     "guard+guard",
@@ -43,15 +41,15 @@ _HOTTEST = (
 )
 
 _SEED = 20260
-_OF_THE_REST, _OF_THREES, _BY_CHANCE = 24, 8, 2
+_OF_THE_REST, _OF_THREES, _BY_CHANCE = 16, 6, 2
 
 
 @contextmanager
-def _on(server: Callable[[str], Server], name: str) -> Iterator[Rig]:
+def _on(server: Callable[[str], Server], name: str, *, hands: int = 2) -> Iterator[Rig]:
     owner = server(name)
     url = owner.create_database()
     try:
-        with Rig(name, url, hands=3) as rig:
+        with Rig(name, url, hands=hands) as rig:
             yield rig
     finally:
         owner.drop_database(url)
@@ -61,7 +59,7 @@ def _on(server: Callable[[str], Server], name: str) -> Iterator[Rig]:
     scope="module", params=[pytest.param(name, marks=pytest.mark.stores(name)) for name in STORES]
 )
 def rig(request: pytest.FixtureRequest, server: Callable[[str], Server]) -> Iterator[Rig]:
-    with _on(server, request.param) as rig:
+    with _on(server, request.param, hands=3) as rig:
         yield rig
 
 
@@ -98,7 +96,6 @@ def test_the_rest_by_chance(rig: Rig, request: pytest.FixtureRequest) -> None:
     "names, level",
     [
         (("claim", "claim"), "own"),
-        (("guard", "lower limit of rows"), LEVELS[0]),
         (("guard", "lower limit of rows"), LEVELS[1]),
     ],
 )
@@ -106,7 +103,7 @@ def test_the_orders_left_out_come_to_the_same(rig: Rig, names: tuple[str, str], 
     """Orders of all steps, by chance, end in no way that is not among the ends of those that are run."""
     operations = [BY_NAME[name] for name in names]
     every = rig.explore(operations, level, most=300)
-    chosen = rig.explore(operations, level, most=0, samples=60, seed=_SEED)
+    chosen = rig.explore(operations, level, most=0, samples=30, seed=_SEED)
     assert every.every
     assert len(every.ends) > 1
     assert chosen.ends <= every.ends
@@ -151,7 +148,7 @@ def test_a_guard_that_is_missing_is_seen(
     monkeypatch.setattr(broken, replacement)
     operations = [BY_NAME[one] for one in names]
     with _on(server, name) as rig:
-        violations = rig.explore(operations, "own", most=60).violations
+        violations = rig.explore(operations, "own", most=30).violations
         assert violations[0].what.startswith(told)
         assert (
             rig.replay(operations, "own", "warm", violations[0].choices).violations[0].what.startswith(told)
