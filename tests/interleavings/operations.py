@@ -151,7 +151,7 @@ def _commits(hand: Hand, level: str) -> Any:
     def step(connection: sa.Connection) -> Any:
         told = outcome_of(lambda: _claimed(hand, connection))
         if told[0] != "refused":
-            _add_row(connection, "zeta", f"of-{hand.number}")
+            _add_row(connection, "globex", f"of-{hand.number}")
         return told
 
     return _in_callers(hand, level, step)
@@ -160,7 +160,7 @@ def _commits(hand: Hand, level: str) -> Any:
 def _rolls_back(hand: Hand, level: str) -> Any:
     def step(connection: sa.Connection) -> Any:
         told = outcome_of(lambda: _claimed(hand, connection))
-        _add_row(connection, "zeta", f"of-{hand.number}")
+        _add_row(connection, "globex", f"of-{hand.number}")
         raise _Undone(told if told[0] == "refused" else "admitted")
 
     return _in_callers(hand, level, step)
@@ -181,7 +181,7 @@ def _would_be_admitted(quota: Delimiter, _number: int) -> Any:
 def _committed(quota: Delimiter, number: int) -> Any:
     told = outcome_of(lambda: _claim(quota, number))
     if told[0] != "refused":
-        quota.claim({COUNTED: 1}, project="zeta", id=f"row-of-{number}")
+        quota.claim({COUNTED: 1}, project="globex", id=f"row-of-{number}")
     return told
 
 
