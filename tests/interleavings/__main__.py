@@ -137,15 +137,12 @@ def main(given: Sequence[str] | None = None) -> int:
                 progress.update(bar, advance=1, description=f"{schedules:,} schedules")
     except KeyboardInterrupt:
         _CONSOLE.print("stopped; this is what was explored")
+    if chosen.json:
+        figures = [{**asdict(one), "ends": len(one.ends)} for one in reports]
+        found = {"seed": seed, "work": asdict(work), "reports": figures}
+        chosen.json.write_text(json.dumps(found, indent=1, default=str))
     _CONSOLE.print(_table(reports))
     _CONSOLE.print(_sums(reports))
-    if chosen.json:
-        found = {
-            "seed": seed,
-            "work": asdict(work),
-            "reports": [{**asdict(one), "ends": len(one.ends)} for one in reports],
-        }
-        chosen.json.write_text(json.dumps(found, indent=1, default=str))
     return int(any(one.violations for one in reports))
 
 
