@@ -28,7 +28,7 @@ _PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH"
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--stores",
-        help="run only the tests of these stores: memory, sqlite, postgresql, mariadb, with commas",
+        help="run only the tests of these stores: memory, sqlite, postgresql, mariadb, zookeeper, with commas",
     )
 
 

@@ -17,8 +17,8 @@ from delimiter.engines.sql.schema import Tables
 from server_process import ServerNotAvailable
 from servers import Server, Servers
 
-STORES = ("memory", "sqlite", "postgresql", "mariadb")
-SQL_STORES = STORES[1:]  # what `store_url` runs on unless the mark says otherwise
+STORES = ("memory", "sqlite", "postgresql", "mariadb", "zookeeper")
+SQL_STORES = STORES[1:4]  # what `store_url` runs on unless the mark says otherwise
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 _SERVERS = pytest.StashKey[Servers]()
 _CHOSEN = pytest.StashKey[tuple[str, ...]]()
@@ -110,7 +110,7 @@ def _stores_of(item: pytest.Item) -> set[str]:
     if callspec is not None and "store_name" in callspec.params:
         return {callspec.params["store_name"]}
     fixtures = getattr(item, "fixturenames", ())
-    if needed := {name for name in ("postgresql", "mariadb") if f"{name}_server" in fixtures}:
+    if needed := {name for name in ("postgresql", "mariadb", "zookeeper") if f"{name}_server" in fixtures}:
         return needed
     mark = item.get_closest_marker("stores")
     if mark is None:
@@ -149,6 +149,11 @@ def postgresql_server(server: Callable[[str], Server]) -> Server:
 @pytest.fixture
 def mariadb_server(server: Callable[[str], Server]) -> Server:
     return server("mariadb")
+
+
+@pytest.fixture
+def zookeeper_server(server: Callable[[str], Server]) -> Server:
+    return server("zookeeper")
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ class ServerProcess:
         self.folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{self.name}-{os.getpid()}-"))
         self.data = self.folder / "data"
         self.log = self.folder / "server.log"
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
         atexit.register(self.close)
@@ -199,7 +199,7 @@ def binary(name: str, folders: str, package: str) -> str:
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

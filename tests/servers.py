@@ -1,9 +1,9 @@
-"""PostgreSQL and MariaDB for the tests, and an empty database on them for each test.
+"""PostgreSQL, MariaDB and ZooKeeper for the tests, and an empty database on them for each test.
 
 A server is either a throw-away one, started the first time somebody asks for it, with the durability a real
 one has (fsync and the like are left alone, so that what a kill test shows is true); or one of the
 developer's own, named in DELIMITER_TEST_POSTGRESQL_URL or DELIMITER_TEST_MARIADB_URL, whose user may create
-and drop databases.
+and drop databases, or in DELIMITER_TEST_ZOOKEEPER_URL.
 """
 
 from __future__ import annotations
@@ -191,10 +191,14 @@ class ThrowAwayMariaDB(ServerProcess, MariaDB):
         ]
 
 
-_KINDS: dict[str, tuple[str, type[Server], type[Server]]] = {
-    "postgresql": ("DELIMITER_TEST_POSTGRESQL_URL", PostgreSQL, ThrowAwayPostgreSQL),
-    "mariadb": ("DELIMITER_TEST_MARIADB_URL", MariaDB, ThrowAwayMariaDB),
-}
+def _kinds() -> dict[str, tuple[str, type[Server], type[Server]]]:
+    from zookeeper_servers import ThrowAwayZooKeeper, ZooKeeper  # which are servers too
+
+    return {
+        "postgresql": ("DELIMITER_TEST_POSTGRESQL_URL", PostgreSQL, ThrowAwayPostgreSQL),
+        "mariadb": ("DELIMITER_TEST_MARIADB_URL", MariaDB, ThrowAwayMariaDB),
+        "zookeeper": ("DELIMITER_TEST_ZOOKEEPER_URL", ZooKeeper, ThrowAwayZooKeeper),
+    }
 
 
 class Servers:
@@ -210,7 +214,7 @@ class Servers:
             raise ServerNotAvailable(self.missing[name])
         try:
             if name not in self._made:
-                variable, own, throw_away = _KINDS[name]
+                variable, own, throw_away = _kinds()[name]
                 address = os.environ.get(variable)
                 self._made[name] = own(make_url(address)) if address else throw_away()  # type: ignore[call-arg]
             self._made[name].ensure_running()

@@ -352,6 +352,7 @@ ENGINES: Final[Mapping[str, str]] = {
     "postgresql": "delimiter.engines.sql:open_sql",
     "mysql": "delimiter.engines.sql:open_sql",
     "mariadb": "delimiter.engines.sql:open_sql",
+    "zookeeper": "delimiter.engines.zookeeper:open_zookeeper",
 }
 
 

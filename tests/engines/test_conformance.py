@@ -57,3 +57,26 @@ class TestPostgreSQL(OnSQL):
 @pytest.mark.stores("mariadb")
 class TestMariaDB(OnSQL):
     store = "mariadb"
+
+
+@pytest.mark.stores("zookeeper")
+class TestZooKeeper(EngineConformance):
+    """A fresh path for each test: on this store that costs less than to empty one."""
+
+    machine_examples = 20
+    address = ""
+
+    @pytest.fixture
+    def engine(self, database_url: Callable[[str], str]) -> Iterator[Engine]:
+        self.address = database_url("zookeeper")
+        engine = open_engine(self.address, OpenOptions(timeout=60))
+        yield engine
+        engine.close()
+
+    def open_another(self, engine: Engine) -> Engine:
+        another = open_engine(self.address, OpenOptions(timeout=60))
+        another.clock_offset = engine.clock_offset
+        return another
+
+    def store_url(self, engine: Engine) -> str:
+        return self.address

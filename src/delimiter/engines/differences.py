@@ -43,7 +43,7 @@ class Differences:
         difference = self._by_counter.setdefault(counter, _Difference())
         difference.used += used
         difference.reserved += reserved
-        if counter.scope.kind == "project" and counter.scope.name != project:
+        if counter.is_from_elsewhere(project):
             difference.used_below += used
             difference.reserved_below += reserved
 

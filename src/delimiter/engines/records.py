@@ -47,6 +47,10 @@ class Counter:
             self.used_change or self.reserved_change or self.used_below_change or self.reserved_below_change
         )
 
+    def is_from_elsewhere(self, project: str | None) -> bool:
+        """Whether what is charged to this project reaches the counter from below."""
+        return self.scope.kind == "project" and self.scope.name != project
+
     @property
     def used_now(self) -> int:
         return self.used + self.used_change

@@ -21,7 +21,7 @@ class Journal:
 
     def look(self, before: Rules, after: Rules, sums: Sums, now: int) -> None:
         """Write down how the limits changed from ``before``, then every crossing since the last look."""
-        for resource, scope, limit, previous, used in _changed(before, after, sums):
+        for resource, scope, limit, previous, used in limit_changes(before, after, sums):
             self._write("limit_changed", resource, scope, limit, previous, used, now)
         over = {key for key, sum_ in sums.items() if after.is_over(key, sum_.used)}
         for key in sorted(over ^ self._over, key=after.position):
@@ -44,7 +44,7 @@ class Journal:
         self.events.append(Event(self.last, kind, resource, scope, limit, previous, used, instant(now)))
 
 
-def _changed(before: Rules, after: Rules, sums: Sums) -> Iterator[tuple[str, str, int, int, int | None]]:
+def limit_changes(before: Rules, after: Rules, sums: Sums) -> Iterator[tuple[str, str, int, int, int | None]]:
     """Limits that are not what they were, of resources that were defined before and still are."""
     for resource in sorted(before.definitions.keys() & after.definitions.keys()):
         for kind in _KINDS_WITH_DEFAULTS:

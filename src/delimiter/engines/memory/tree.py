@@ -15,6 +15,7 @@ class Tree:
 
     def __init__(self, parents: Mapping[str, str | None] | None = None) -> None:
         self.parents: dict[str, str | None] = dict(parents or {})
+        self._children: dict[str | None, list[str]] | None = None
 
     def __contains__(self, project: str) -> bool:
         return project in self.parents
@@ -56,7 +57,19 @@ class Tree:
 
     def children(self, project: str | None) -> list[str]:
         """By name; of ``None``: the roots."""
-        return sorted(one for one, parent in self.parents.items() if parent == project)
+        if self._children is None:
+            found: dict[str | None, list[str]] = {}
+            for one in sorted(self.parents):
+                found.setdefault(self.parents[one], []).append(one)
+            self._children = found
+        return list(self._children.get(project, ()))
+
+    def subtree(self, project: str) -> list[str]:
+        """The project itself and all below it."""
+        found = [project]
+        for one in found:  # grows while we walk
+            found += self.children(one)
+        return found
 
     def in_order(self) -> list[str]:
         """Each project right before what lies below it, siblings by name."""

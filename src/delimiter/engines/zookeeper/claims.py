@@ -1,0 +1,180 @@
+"""Claims as they are kept: finding them, by their own id, by an external one, and below another."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from delimiter.engines.records import Entry
+from delimiter.engines.zookeeper.ground import Ground
+from delimiter.engines.zookeeper.layout import CHILDREN_IN_BLOCK, Owned, damaged, decode, digest, encode
+from delimiter.engines.zookeeper.session import Node
+
+__all__ = ["Claims", "Kept", "Names"]
+
+#: Ids that the node of an external id remembers: the last ones that had it.
+_NAMES_KEPT: Final = 1000
+
+
+@dataclass(slots=True)
+class Kept:
+    """A claim with its node, as it was read."""
+
+    entry: Entry
+    path: str
+    version: int
+    #: In which block of the lists it stands, and at which place below its parent.
+    block: int
+    place: int
+    below: int | None
+    #: Where its index nodes are.
+    owned: Owned
+    ending: int | None
+    ended_at: int | None
+    external_id: str | None
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """In which order claims were made: first by block, then by this."""
+        return self.block, self.entry.key
+
+
+@dataclass(slots=True)
+class Names:
+    """Which claims have had an external id, the last one last."""
+
+    path: str
+    external_id: str
+    ids: list[str]
+    version: int | None
+
+    def encoded(self) -> bytes:
+        return encode({"external_id": self.external_id, "ids": self.ids[-_NAMES_KEPT:]})
+
+
+class Claims:
+    """Reads the claims of one store."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._session = ground.session
+        self._layout = ground.layout
+
+    def with_ids(self, ids: Iterable[str]) -> dict[str, Kept]:
+        """Those of these ids that are known."""
+        found, _ = self.look_up(ids, ())
+        return found
+
+    def look_up(
+        self, ids: Iterable[str], external_ids: Iterable[str]
+    ) -> tuple[dict[str, Kept], dict[str, Names]]:
+        """Claims by their ids, and who has had these external ids."""
+        paths = {self._layout.claim(digest(id)): id for id in ids}
+        names = {self._layout.name(external_id): external_id for external_id in external_ids}
+        nodes = self._session.read_all([*paths, *names])
+        claims = {}
+        for path, id in paths.items():
+            if (node := nodes[path]) is not None:
+                claims[id] = _expect(read_claim(node, path), id)
+        return claims, {
+            external_id: _read_names(nodes[path], path, external_id) for path, external_id in names.items()
+        }
+
+    def with_digests(self, digests: Iterable[str]) -> list[Kept]:
+        """Claims by the digests of their ids; one that is gone meanwhile is left out."""
+        nodes = self._session.read_all(self._layout.claim(name) for name in digests)
+        return [read_claim(node, path) for path, node in nodes.items() if node is not None]
+
+    def below(self, roots: Collection[Kept]) -> Iterator[list[Kept]]:
+        """All below these, level by level."""
+        level = list(roots)
+        while level:
+            blocks = [
+                self._layout.children(digest(one.entry.id), number)
+                for one in level
+                for number in range(-(-one.entry.children // CHILDREN_IN_BLOCK))
+            ]
+            names = [name for found in self._session.children_of(blocks).values() for name in found]
+            level = self.with_digests(names)
+            if level:
+                yield level
+
+
+def read_claim(node: Node, path: str) -> Kept:
+    content = decode(node.data, path)
+    try:
+        return _kept(content, node, path)
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(path) from error
+
+
+def encode_claim(
+    entry: Entry, *, block: int, place: int, below: int | None, children: int, offset: int
+) -> bytes:
+    """What a claim's node holds. (When it was last changed, the node itself tells, but for tests that move time.)"""
+    content: dict[str, Any] = {
+        "id": entry.id,
+        "resources": entry.resources,
+        "project": entry.project,
+        "user": entry.user,
+        "parent": entry.parent,
+        "external_id": entry.external_id,
+        "state": entry.state,
+        "expires_at": entry.expires_at,
+        "ended_at": entry.ended_at,
+        "fingerprint": entry.fingerprint,
+        "children": children,
+        "block": block,
+        "place": place,
+        "below": below,
+    }
+    if offset:
+        content["offset"] = offset
+    return encode(content)
+
+
+def _kept(content: dict[str, Any], node: Node, path: str) -> Kept:
+    entry = Entry(
+        id=content["id"],
+        resources={str(name): int(amount) for name, amount in content["resources"].items()},
+        project=content["project"],
+        user=content["user"],
+        parent=content["parent"],
+        external_id=content["external_id"],
+        state=content["state"],
+        expires_at=content["expires_at"],
+        ended_at=content["ended_at"],
+        fingerprint=content["fingerprint"],
+        # Those made in one step have one number: their places tell them apart.
+        key=(node.made << 24) + int(content["place"]),
+        # Some time in that millisecond.
+        changed_at=node.written_at * 1000 + 1 + int(content.get("offset", 0)),
+        children=int(content["children"]),
+    )
+    return Kept(
+        entry=entry,
+        path=path,
+        version=node.version,
+        block=int(content["block"]),
+        place=int(content["place"]),
+        below=content["below"],
+        owned=Owned.of(digest(entry.id), entry.project, entry.user),
+        ending=entry.expires_at,
+        ended_at=entry.ended_at,
+        external_id=entry.external_id,
+    )
+
+
+def _expect(kept: Kept, id: str) -> Kept:
+    if kept.entry.id != id:
+        raise damaged(kept.path)
+    return kept
+
+
+def _read_names(node: Node | None, path: str, external_id: str) -> Names:
+    if node is None:
+        return Names(path, external_id, [], None)
+    content = decode(node.data, path)
+    if content.get("external_id") != external_id or not isinstance(content.get("ids"), list):
+        raise damaged(path)
+    return Names(path, external_id, content["ids"], node.version)

@@ -1,0 +1,218 @@
+"""Upkeep: forgetting claims that ended long ago, and comparing counters with the claims charged to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from delimiter.engines.memory.rules import Rules
+from delimiter.engines.zookeeper.claims import Claims, Kept
+from delimiter.engines.zookeeper.counters import Held
+from delimiter.engines.zookeeper.eventlog import EventLog, crossing
+from delimiter.engines.zookeeper.expiry import Expiry
+from delimiter.engines.zookeeper.ground import Ground
+from delimiter.engines.zookeeper.holdings import Holdings, Key
+from delimiter.engines.zookeeper.layout import CHILDREN_IN_BLOCK, Owned, damaged, digest
+from delimiter.engines.zookeeper.locking import Closing
+from delimiter.engines.zookeeper.multi import Multi
+from delimiter.engines.zookeeper.rulebook import is_limited
+from delimiter.model import Drift, Scope
+
+__all__ = ["Upkeep"]
+
+#: Blocks of ended claims looked through at once.
+_BLOCKS: Final = 64
+
+
+class _Old(NamedTuple):
+    digest: str
+    path: str
+
+
+class Upkeep:
+    """Tidies one store."""
+
+    def __init__(
+        self, ground: Ground, claims: Claims, expiry: Expiry, events: EventLog, closing: Closing
+    ) -> None:
+        self._ground = ground
+        self._claims = claims
+        self._expiry = expiry
+        self._events = events
+        self._closing = closing
+
+    # -- forgetting ---------------------------------------------------------------------------------------------
+
+    def prune(self, *, older_than: int, size: int) -> int:
+        """Forget up to ``size`` that ended long enough ago and have none below them, each in a step of its own."""
+        while self._expiry.sweep():
+            continue
+        until = self._ground.meet() - older_than
+        done = 0
+        for block, old in self._old(until):
+            kept = self._claims.with_digests(one.digest for one in old)
+            paths = {one.digest: one.path for one in old}
+            for one in kept:
+                if done < size and not self._has_below(one):
+                    self._forget(one, paths[one.owned.digest])
+                    done += 1
+            if done >= size:
+                return done
+            if not old:
+                self._remove_block(block)
+        return done
+
+    def _old(self, until: int) -> Iterator[tuple[str, list[_Old]]]:
+        """What ended until then, by block, from the names in the lists alone; empty for a block that is empty."""
+        layout, session = self._ground.layout, self._ground.session
+        numbers = session.children(layout.ended)
+        for start in range(0, len(numbers), _BLOCKS):
+            blocks = [f"{layout.ended}/{number}" for number in numbers[start : start + _BLOCKS]]
+            for block, names in session.children_of(blocks).items():
+                old = []
+                for name in names:
+                    moment, _, owned = name.partition(".")
+                    try:
+                        if int(moment, 16) <= until:
+                            old.append(_Old(Owned.read(owned).digest, f"{block}/{name}"))
+                    except ValueError as error:
+                        raise damaged(f"{block}/{name}") from error
+                if old or not names:
+                    yield block, old
+
+    def _has_below(self, kept: Kept) -> bool:
+        blocks = -(-kept.entry.children // CHILDREN_IN_BLOCK)
+        paths = [self._ground.layout.children(kept.owned.digest, number) for number in range(blocks)]
+        return any(self._ground.session.children_of(paths).values())
+
+    def _forget(self, kept: Kept, listed: str) -> None:
+        layout, entry, name = self._ground.layout, kept.entry, kept.owned.digest
+        multi = Multi()
+        for number in range(-(-entry.children // CHILDREN_IN_BLOCK)):
+            multi.delete(layout.children(name, number))
+        multi.delete(kept.path, kept.version)
+        multi.delete(listed)
+        if entry.parent is not None and kept.below is not None:
+            multi.delete(layout.child(digest(entry.parent), kept.below, name))
+        if entry.external_id is not None:
+            names = self._claims.look_up((), [entry.external_id])[1][entry.external_id]
+            left = [id for id in names.ids if id != entry.id]
+            if names.version is not None and left != names.ids:
+                names.ids = left
+                if left:
+                    multi.set(names.path, names.encoded(), names.version)
+                else:
+                    multi.delete(names.path, names.version)
+        self._ground.session.commit(multi)
+
+    def _remove_block(self, ended: str) -> None:
+        """A block that is empty in both lists goes, but for the newest, which new claims are listed in."""
+        layout, session = self._ground.layout, self._ground.session
+        number = ended.rpartition("/")[2]
+        live = f"{layout.live}/{number}"
+        newest = session.children(layout.live)[-1:]
+        if newest and newest[0] != number and not session.children(live):
+            session.remove_empty([live])
+            if session.read(live) is None:
+                session.remove_empty([ended])
+
+    # -- comparing ----------------------------------------------------------------------------------------------
+
+    def drifts(self, *, repair: bool) -> Iterator[Drift]:
+        """First everything is read beside live claims. Only if something seems to be off is the store closed."""
+        self._ground.meet()
+        edition = self._closing.opened()
+        if not _differences(edition.rules, *self._read(edition.rules)):
+            return
+        with self._closing.closed() as closed:
+            rules = closed.edition.rules
+            holdings, actual = self._read(rules)
+            found = _differences(rules, holdings, actual)
+            multi = Multi()
+            happenings = []
+            for key in sorted(found, key=rules.position):
+                recorded = holdings[key]
+                actual[key].write(multi, self._ground.layout.counter(*key), *key)
+                limit = rules.maximum(key)
+                happenings += crossing(*key, (limit, recorded.whole[0]), (limit, actual[key].whole[0]))
+            if repair and found:
+                self._events.write(multi, happenings, closed.now)
+                self._ground.rulebook.open(multi, closed.edition)
+                multi.refuse_too_large("this repair", "the counters of too many scopes are off at once")
+                closed.commit(multi)
+        for key in sorted(found, key=rules.position):
+            yield from _told(rules, key, holdings[key], actual[key], repaired=repair)
+
+    def _read(self, rules: Rules) -> tuple[Holdings, dict[Key, Held]]:
+        """What counters hold, and what they should."""
+        actual: dict[Key, list[int]] = {}
+        for kept in self._live():
+            entry = kept.entry
+            for resource, amount in entry.resources.items():
+                reserved = amount if entry.state == "reserved" else 0
+                for key, elsewhere in _counters(rules, resource, entry.project, entry.user):
+                    amounts = actual.setdefault(key, [0, 0, 0, 0])
+                    amounts[2 * elsewhere] += amount
+                    amounts[2 * elsewhere + 1] += reserved
+        holdings = Holdings(self._ground)
+        holdings.fetch_all(list(rules.definitions))
+        versions = holdings.known
+        return holdings, {
+            key: Held(
+                (sums[0], sums[1]),
+                (sums[2], sums[3]),
+                versions[key].version if key in versions else None,
+            )
+            for key in actual.keys() | versions.keys()
+            for sums in [actual.get(key, [0, 0, 0, 0])]
+        }
+
+    def _live(self) -> Iterator[Kept]:
+        layout, session = self._ground.layout, self._ground.session
+        for number in session.children(layout.live):
+            names = session.children(f"{layout.live}/{number}")
+            for kept in self._claims.with_digests(Owned.read(name).digest for name in names):
+                if not kept.entry.ended:
+                    yield kept
+
+
+def _counters(
+    rules: Rules, resource: str, project: str | None, user: str | None
+) -> Iterator[tuple[Key, bool]]:
+    """The counters that a claim is charged to, and whether it reaches them from elsewhere."""
+    owners = Scope.owned(project, user)
+    for scope in rules.tree.path(project, user):
+        if scope in owners or is_limited(rules, resource, scope):
+            below = scope.kind == "project" and scope.name != project
+            yield (resource, scope), below or (scope.kind == "user" and project is not None)
+
+
+def _differences(rules: Rules, holdings: Holdings, actual: dict[Key, Held]) -> list[Key]:
+    return [key for key in actual if _told(rules, key, holdings[key], actual[key], repaired=False)]
+
+
+def _told(rules: Rules, key: Key, recorded: Held, actual: Held, *, repaired: bool) -> list[Drift]:
+    """What is off in one counter; a part of it is told of only where the whole is right."""
+    resource, scope = key
+    limited = is_limited(rules, resource, scope)
+    if scope.kind == "total" and not limited:
+        return []
+    whole = limited or scope.kind == "user"
+    pairs = list(
+        zip(
+            ("used", "reserved"),
+            recorded.whole if whole else recorded.own,
+            actual.whole if whole else actual.own,
+            strict=True,
+        )
+    )
+    off = [one for one in pairs if one[1] != one[2]]
+    told = [Drift(resource, str(scope), was, should, repaired, name) for name, was, should in off]  # type: ignore[arg-type]
+    if whole:
+        parts = zip(("used", "reserved"), recorded.elsewhere, actual.elsewhere, strict=True)
+        told += [
+            Drift(resource, str(scope), was, should, repaired, f"{name}_below")  # type: ignore[arg-type]
+            for name, was, should in parts
+            if was != should and name not in {one[0] for one in off}
+        ]
+    return told
