@@ -126,9 +126,8 @@ class Edits:
         before, after = editor.steps[0], editor.steps[-1]
         if (before.adopted, before.version) == (after.adopted, after.version):
             return
-        made = [name for name in after.definitions if name not in before.definitions]
-        self._make_room(made)
         multi = Multi()
+        self._make_room(multi, [name for name in after.definitions if name not in before.definitions])
         self._ground.rulebook.write(multi, closed.edition, after)
         work.write(multi, before, after)
         happenings = [one for one_step in pairwise(editor.steps) for one in _happenings(*one_step, work.sums)]
@@ -136,11 +135,14 @@ class Edits:
         multi.refuse_too_large("this edit", "make it in several edits, or set limits one by one")
         closed.commit(multi)
 
-    def _make_room(self, resources: Iterable[str]) -> None:
-        """Nodes for the counters of new resources: they mean nothing as long as nothing lies below them."""
-        paths = [path for name in resources for path in self._ground.layout.resource(name)]
-        if paths:
-            self._ground.session.make(paths)
+    def _make_room(self, multi: Multi, resources: Iterable[str]) -> None:
+        """Nodes for the counters of new resources, if they are not there from an earlier definition."""
+        layout = self._ground.layout
+        places = {layout.resource(name)[0]: layout.resource(name) for name in resources}
+        for place, node in self._ground.session.read_all(places).items():
+            if node is None:
+                for path in places[place]:
+                    multi.create(path)
 
 
 class _Work:
