@@ -113,7 +113,7 @@ class ThrowAwayZooKeeper(ServerProcess, ZooKeeper):
     def _command(self) -> list[str]:
         return [
             self._java,
-            "-Xmx256m",
+            "-Xmx512m",
             "-XX:+UseSerialGC",
             "-XX:TieredStopAtLevel=1",
             "-cp",

@@ -6,15 +6,28 @@ import contextlib
 import re
 import socket
 import threading
+from collections.abc import Callable
 from typing import Final
 
 _COMMIT: Final = re.compile(rb"COMMIT(?!TED)")  # not READ COMMITTED
 
 
+#: ZooKeeper's number for a request that is a multi, behind the packet's length and the request's own number.
+_MULTI: Final = (14).to_bytes(4, "big")
+
+
+def is_multi(data: bytes) -> bool:
+    """Whether a client of ZooKeeper says something that would change several nodes at once."""
+    return data[8:12] == _MULTI
+
+
 class CuttingProxy:
     """Passes bytes on, until it is armed: then the next COMMIT reaches the server, and its answer nobody."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(
+        self, host: str, port: int, *, is_commit: Callable[[bytes], object] = _COMMIT.search
+    ) -> None:
+        self._is_commit = is_commit
         self._server = (host, port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
@@ -52,7 +65,7 @@ class CuttingProxy:
     ) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if not back and _COMMIT.search(data) and self._armed.is_set():
+                if not back and self._is_commit(data) and self._armed.is_set():
                     self._armed.clear()
                     committing.set()
                 if back and committing.is_set():

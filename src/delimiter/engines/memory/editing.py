@@ -89,7 +89,7 @@ class Editor:
 
     def _made(self, before: Rules) -> bool:
         """One step is made. What has changed counts as a new version."""
-        changed = _differ(before, self.rules)
+        changed = differ(before, self.rules)
         self.rules.version += changed
         self.steps.append(self.rules)
         return changed
@@ -208,7 +208,8 @@ class Editor:
         self._made(before)
 
 
-def _differ(one: Rules, other: Rules) -> bool:
+def differ(one: Rules, other: Rules) -> bool:
+    """Whether two rules are not the same, but for their versions and what was adopted when."""
     return (one.definitions, one.own, one.tree.parents, one.overbooking) != (
         other.definitions,
         other.own,

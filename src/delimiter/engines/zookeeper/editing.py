@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Final
 
 from delimiter.edits import (
@@ -20,7 +19,7 @@ from delimiter.edits import (
     SetOverbooking,
 )
 from delimiter.engines.memory.claims import Sum, Sums
-from delimiter.engines.memory.editing import Editor
+from delimiter.engines.memory.editing import Editor, differ
 from delimiter.engines.memory.journal import limit_changes
 from delimiter.engines.memory.rules import Rules
 from delimiter.engines.zookeeper.counters import Held
@@ -42,14 +41,42 @@ _ATTEMPTS: Final = 5
 
 
 class _Editor(Editor):
-    """Makes edits on rules; what scopes use is handed in, as far as the edits need it."""
+    """Makes edits on rules, and says of each what there is to tell. What scopes use is handed in, as far as needed."""
 
-    def __init__(self, rules: Rules, sums: Callable[[Rules], Sums]) -> None:
+    def __init__(self, rules: Rules, work: _Work) -> None:
         super().__init__(rules, (), 0)
-        self._sums = sums
+        self._work = work
+        self._mine = False  # whether these rules may be altered: nobody else has them
+        self.happenings: list[Happening] = []
 
     def sums(self) -> Sums:
-        return self._sums(self.rules)
+        return self._work.sums(self.rules)
+
+    def _make(self, edit: Edit) -> bool:
+        if not isinstance(edit, SetLimit):
+            self._mine = False
+            return super()._make(edit)
+        # There may be thousands of these in one list: not each of them on a copy.
+        if not self._mine:
+            self.rules, self._mine = self.rules.copy(), True
+        self.rules.known([edit.resource])
+        key = (edit.resource, edit.scope)
+        before, was = self.rules.own.get(key), self.rules.maximum(key)
+        self._set_limit(edit)
+        now, used = self.rules.maximum(key), self._work.used(self.rules, key)
+        if was != now:
+            self.happenings.append(Happening("limit_changed", edit.resource, str(edit.scope), now, was, used))
+        self.happenings += crossing(*key, (was, used), (now, used))
+        changed = self.rules.own.get(key) != before
+        self.rules.version += changed
+        return changed
+
+    def _made(self, before: Rules) -> bool:
+        changed = differ(before, self.rules)
+        self.rules.version += changed
+        if changed:
+            self.happenings += _happenings(before, self.rules, self._work.sums)
+        return changed
 
     def _define(self, resource: Resource, before: Rules) -> None:
         if before.definitions.get(resource.name) != resource:
@@ -82,7 +109,7 @@ class Edits:
         with self._swept() as closed:
             rules = closed.edition.rules
             work = _Work(self._ground, rules, _limits_adopted(rules, adoption), _moved_by(rules, adoption))
-            editor = _Editor(rules, work.sums)
+            editor = _Editor(rules, work)
             editor.adopt(adoption)
             self._commit(closed, editor, work)
 
@@ -104,7 +131,7 @@ class Edits:
             if not isinstance(edit, SetLimit | AddProject | MoveProject | RemoveProject | SetOverbooking)
         }
         work = _Work(self._ground, rules, limits, moved, redefined)
-        editor = _Editor(rules, work.sums)
+        editor = _Editor(rules, work)
         editor.make(edits)
         if not dry_run:
             self._commit(closed, editor, work)
@@ -122,16 +149,15 @@ class Edits:
                 continue
         raise Conflict("reservations run out all the time")
 
-    def _commit(self, closed: Closed, editor: Editor, work: _Work) -> None:
-        before, after = editor.steps[0], editor.steps[-1]
+    def _commit(self, closed: Closed, editor: _Editor, work: _Work) -> None:
+        before, after = closed.edition.rules, editor.rules
         if (before.adopted, before.version) == (after.adopted, after.version):
             return
         multi = Multi()
         self._make_room(multi, [name for name in after.definitions if name not in before.definitions])
         self._ground.rulebook.write(multi, closed.edition, after)
         work.write(multi, before, after)
-        happenings = [one for one_step in pairwise(editor.steps) for one in _happenings(*one_step, work.sums)]
-        self._events.write(multi, happenings, closed.now)
+        self._events.write(multi, editor.happenings, closed.now)
         multi.refuse_too_large("this edit", "make it in several edits, or set limits one by one")
         closed.commit(multi)
 
@@ -187,6 +213,12 @@ class _Work:
         """What is used under rules on the way from those before the edit to those after it."""
         return {**self._holdings.of_all(self._whole, rules.tree), **self._fixed}
 
+    def used(self, rules: Rules, key: Key) -> int:
+        """What one scope uses whose limit is set."""
+        if key[0] not in self._whole:
+            return self._fixed.get(key, Sum()).used
+        return self.sums(rules).get(key, Sum()).used
+
     def write(self, multi: Multi, before: Rules, after: Rules) -> None:
         """The counters that hold what is below them, where that has changed or must be known from now on."""
         for name in self._whole:
@@ -226,8 +258,9 @@ class _Work:
 def _happenings(before: Rules, after: Rules, sums: Callable[[Rules], Sums]) -> Iterable[Happening]:
     """What one step of an edit has to tell: limits first, then who has come over theirs, or is back within it."""
     used_before, used_after = sums(before), sums(after)
-    for changed in limit_changes(before, after, used_after):
-        yield Happening("limit_changed", *changed)
+    if (before.definitions, before.own) != (after.definitions, after.own):
+        for changed in limit_changes(before, after, used_after):
+            yield Happening("limit_changed", *changed)
     for key in sorted(used_before.keys() | used_after.keys(), key=after.position):
         was = before.maximum(key) if key[0] in before.definitions else -1
         now = after.maximum(key) if key[0] in after.definitions else -1

@@ -22,7 +22,7 @@ from delimiter.refusals import unknown_claim
 __all__ = ["Listing"]
 
 #: Blocks whose names are read at once.
-_BLOCKS: Final = 64
+_BLOCKS: Final = 4
 #: Claims read at once.
 _CLAIMS: Final = 500
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from delimiter.engines.memory.rules import Rules
@@ -21,7 +21,7 @@ from delimiter.model import Drift, Scope
 __all__ = ["Upkeep"]
 
 #: Blocks of ended claims looked through at once.
-_BLOCKS: Final = 64
+_BLOCKS: Final = 8
 
 
 class _Old(NamedTuple):
@@ -44,18 +44,17 @@ class Upkeep:
     # -- forgetting ---------------------------------------------------------------------------------------------
 
     def prune(self, *, older_than: int, size: int) -> int:
-        """Forget up to ``size`` that ended long enough ago and have none below them, each in a step of its own."""
+        """Forget up to ``size`` that ended long enough ago and have none below them, block by block."""
         while self._expiry.sweep():
             continue
         until = self._ground.meet() - older_than
         done = 0
         for block, old in self._old(until):
             kept = self._claims.with_digests(one.digest for one in old)
-            paths = {one.digest: one.path for one in old}
-            for one in kept:
-                if done < size and not self._has_below(one):
-                    self._forget(one, paths[one.owned.digest])
-                    done += 1
+            paths = {one.owned.digest: one for one in kept if not self._has_below(one)}
+            going = [(paths[one.digest], one.path) for one in old if one.digest in paths][: size - done]
+            self._forget(going)
+            done += len(going)
             if done >= size:
                 return done
             if not old:
@@ -85,24 +84,30 @@ class Upkeep:
         paths = [self._ground.layout.children(kept.owned.digest, number) for number in range(blocks)]
         return any(self._ground.session.children_of(paths).values())
 
-    def _forget(self, kept: Kept, listed: str) -> None:
-        layout, entry, name = self._ground.layout, kept.entry, kept.owned.digest
+    def _forget(self, going: Sequence[tuple[Kept, str]]) -> None:
+        """These claims, each with its place in the list of those that ended."""
+        layout = self._ground.layout
+        external_ids = {kept.external_id for kept, _ in going if kept.external_id is not None}
+        names = self._claims.look_up((), external_ids)[1]
         multi = Multi()
-        for number in range(-(-entry.children // CHILDREN_IN_BLOCK)):
-            multi.delete(layout.children(name, number))
-        multi.delete(kept.path, kept.version)
-        multi.delete(listed)
-        if entry.parent is not None and kept.below is not None:
-            multi.delete(layout.child(digest(entry.parent), kept.below, name))
-        if entry.external_id is not None:
-            names = self._claims.look_up((), [entry.external_id])[1][entry.external_id]
-            left = [id for id in names.ids if id != entry.id]
-            if names.version is not None and left != names.ids:
-                names.ids = left
-                if left:
-                    multi.set(names.path, names.encoded(), names.version)
-                else:
-                    multi.delete(names.path, names.version)
+        for kept, listed in going:
+            entry, name = kept.entry, kept.owned.digest
+            for number in range(-(-entry.children // CHILDREN_IN_BLOCK)):
+                multi.delete(layout.children(name, number))
+            multi.delete(kept.path, kept.version)
+            multi.delete(listed)
+            if entry.parent is not None and kept.below is not None:
+                multi.delete(layout.child(digest(entry.parent), kept.below, name))
+        gone = {kept.entry.id for kept, _ in going}
+        for one in names.values():
+            left = [id for id in one.ids if id not in gone]
+            if one.version is None or left == one.ids:
+                continue
+            one.ids = left
+            if left:
+                multi.set(one.path, one.encoded(), one.version)
+            else:
+                multi.delete(one.path, one.version)
         self._ground.session.commit(multi)
 
     def _remove_block(self, ended: str) -> None:
