@@ -63,7 +63,7 @@ class TestMariaDB(OnSQL):
 class TestZooKeeper(EngineConformance):
     """A fresh path for each test: on this store that costs less than to empty one."""
 
-    machine_examples = 20
+    machine_examples = 12
     address = ""
 
     @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar, cast
 
 from delimiter.engine import Answer, Bell, Capability, ClaimQuery, Engine, OpenOptions
 from delimiter.engines.zookeeper.address import Address
@@ -51,7 +51,10 @@ __all__ = ["ZooKeeperEngine"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_KINDS = ("total", "project", "user")
+_KINDS: Final = ("total", "project", "user")
+
+#: What reads every claim: with many of them that takes its time.
+_OF_ANY_LENGTH: Final = frozenset({"consumers", "running", "_drifts", "prune"})
 
 
 def _call(
@@ -63,7 +66,7 @@ def _call(
     def bounded(self: ZooKeeperEngine, *args: Any, **kwargs: Any) -> R:
         if kwargs.get("connection") is not None:
             raise Unsupported("ZooKeeper has no transactions to share; connection= needs a SQL store")
-        with self.ground.session.call():
+        with self.ground.session.call(of_any_length=method.__name__ in _OF_ANY_LENGTH):
             self.make_sure()
             return method(self, *args, **kwargs)
 
@@ -258,7 +261,7 @@ class ZooKeeperEngine(Engine):
 
     @_call
     def _drifts(self, *, repair: bool) -> list[Drift]:
-        return list(self._upkeep.drifts(repair=repair))
+        return self._upkeep.drifts(repair=repair)
 
     @_call
     def prepare(self) -> None:

@@ -16,8 +16,10 @@ from typing import Any, Final, NamedTuple
 
 from kazoo.client import KazooClient
 from kazoo.exceptions import (
+    AuthFailedError,
     BadVersionError,
     KazooException,
+    NoAuthError,
     NodeExistsError,
     NoNodeError,
     NotEmptyError,
@@ -83,11 +85,14 @@ class Session:
     # -- calls --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def call(self) -> Iterator[None]:
-        """All waiting inside ends when the timeout of one call is over."""
+    def call(self, *, of_any_length: bool = False) -> Iterator[None]:
+        """All waiting inside ends when the timeout of one call is over.
+
+        ``of_any_length``: it reads as much as there is, and only each single answer must come in time.
+        """
         self.notice_fork()
         before = getattr(self._call, "deadline", None)
-        if before is None:
+        if before is None and not of_any_length:
             self._call.deadline = time.monotonic() + self._timeout
         try:
             yield
@@ -269,6 +274,12 @@ class Session:
 
 
 def _unavailable(error: Exception, *, in_doubt: bool) -> StoreUnavailable:
+    if isinstance(error, NoAuthError | AuthFailedError):
+        return StoreUnavailable(
+            "the servers do not let us: the store was made with a password (zookeeper://user:password@…), or with"
+            " another one",
+            retryable=False,
+        )
     if isinstance(error, KazooTimeoutError):
         return StoreUnavailable("the servers did not answer in time", in_doubt=in_doubt)
     return StoreUnavailable(f"the servers could not be asked: {type(error).__name__}", in_doubt=in_doubt)

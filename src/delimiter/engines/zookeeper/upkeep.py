@@ -12,8 +12,8 @@ from delimiter.engines.zookeeper.eventlog import EventLog, crossing
 from delimiter.engines.zookeeper.expiry import Expiry
 from delimiter.engines.zookeeper.ground import Ground
 from delimiter.engines.zookeeper.holdings import Holdings, Key
-from delimiter.engines.zookeeper.layout import CHILDREN_IN_BLOCK, Owned, damaged, digest
-from delimiter.engines.zookeeper.locking import Closing
+from delimiter.engines.zookeeper.layout import CHILDREN_IN_BLOCK, Owned, damaged, digest, short
+from delimiter.engines.zookeeper.locking import Closed, Closing
 from delimiter.engines.zookeeper.multi import Multi
 from delimiter.engines.zookeeper.rulebook import is_limited
 from delimiter.model import Drift, Scope
@@ -123,62 +123,89 @@ class Upkeep:
 
     # -- comparing ----------------------------------------------------------------------------------------------
 
-    def drifts(self, *, repair: bool) -> Iterator[Drift]:
-        """First everything is read beside live claims. Only if something seems to be off is the store closed."""
+    def drifts(self, *, repair: bool) -> list[Drift]:
+        """First everything is read beside live claims. What seems to be off is read again with the store closed."""
         self._ground.meet()
         edition = self._closing.opened()
-        if not _differences(edition.rules, *self._read(edition.rules)):
-            return
+        suspects = _differences(edition.rules, *self._read(edition.rules, None))
+        if not suspects:
+            return []
         with self._closing.closed() as closed:
             rules = closed.edition.rules
-            holdings, actual = self._read(rules)
-            found = _differences(rules, holdings, actual)
-            multi = Multi()
-            happenings = []
-            for key in sorted(found, key=rules.position):
-                recorded = holdings[key]
-                actual[key].write(multi, self._ground.layout.counter(*key), *key)
-                limit = rules.maximum(key)
-                happenings += crossing(*key, (limit, recorded.whole[0]), (limit, actual[key].whole[0]))
+            recorded, actual = self._read(rules, [key for key in suspects if key[0] in rules.definitions])
+            found = _differences(rules, recorded, actual)
             if repair and found:
-                self._events.write(multi, happenings, closed.now)
-                self._ground.rulebook.open(multi, closed.edition)
-                multi.refuse_too_large("this repair", "the counters of too many scopes are off at once")
-                closed.commit(multi)
-        for key in sorted(found, key=rules.position):
-            yield from _told(rules, key, holdings[key], actual[key], repaired=repair)
+                self._repair(closed, found, recorded, actual)
+        return [
+            drift for key in found for drift in _told(rules, key, recorded[key], actual[key], repaired=repair)
+        ]
 
-    def _read(self, rules: Rules) -> tuple[Holdings, dict[Key, Held]]:
-        """What counters hold, and what they should."""
-        actual: dict[Key, list[int]] = {}
-        for kept in self._live():
+    def _repair(
+        self, closed: Closed, found: Sequence[Key], recorded: Holdings, actual: dict[Key, Held]
+    ) -> None:
+        multi, happenings = Multi(), []
+        for key in found:
+            actual[key].write(multi, self._ground.layout.counter(*key), *key)
+            limit = closed.edition.rules.maximum(key)
+            happenings += crossing(*key, (limit, recorded[key].whole[0]), (limit, actual[key].whole[0]))
+        self._events.write(multi, happenings, closed.now)
+        self._ground.rulebook.open(multi, closed.edition)
+        multi.refuse_too_large("this repair", "the counters of too many scopes are off at once")
+        closed.commit(multi)
+
+    def _read(self, rules: Rules, keys: Sequence[Key] | None) -> tuple[Holdings, dict[Key, Held]]:
+        """What these counters (all) hold, and what they should."""
+        holdings = Holdings(self._ground)
+        if keys is None:
+            holdings.fetch_all(list(rules.definitions))
+        else:
+            holdings.fetch(keys)
+        sums: dict[Key, list[int]] = {key: [0, 0, 0, 0] for key in keys or holdings.known}
+        for kept in self._live(None if keys is None else _owners(rules, keys)):
             entry = kept.entry
             for resource, amount in entry.resources.items():
                 reserved = amount if entry.state == "reserved" else 0
                 for key, elsewhere in _counters(rules, resource, entry.project, entry.user):
-                    amounts = actual.setdefault(key, [0, 0, 0, 0])
-                    amounts[2 * elsewhere] += amount
-                    amounts[2 * elsewhere + 1] += reserved
-        holdings = Holdings(self._ground)
-        holdings.fetch_all(list(rules.definitions))
-        versions = holdings.known
+                    if keys is None or key in sums:
+                        amounts = sums.setdefault(key, [0, 0, 0, 0])
+                        amounts[2 * elsewhere] += amount
+                        amounts[2 * elsewhere + 1] += reserved
         return holdings, {
-            key: Held(
-                (sums[0], sums[1]),
-                (sums[2], sums[3]),
-                versions[key].version if key in versions else None,
-            )
-            for key in actual.keys() | versions.keys()
-            for sums in [actual.get(key, [0, 0, 0, 0])]
+            key: Held((own, own_reserved), (other, other_reserved), holdings[key].version)
+            for key, (own, own_reserved, other, other_reserved) in sums.items()
         }
 
-    def _live(self) -> Iterator[Kept]:
+    def _live(self, owners: Owners | None) -> Iterator[Kept]:
+        """The live claims (of these owners)."""
         layout, session = self._ground.layout, self._ground.session
         for number in session.children(layout.live):
-            names = session.children(f"{layout.live}/{number}")
-            for kept in self._claims.with_digests(Owned.read(name).digest for name in names):
+            owned = [Owned.read(name) for name in session.children(f"{layout.live}/{number}")]
+            for kept in self._claims.with_digests(
+                one.digest for one in owned if owners is None or owners.has(one)
+            ):
                 if not kept.entry.ended:
                     yield kept
+
+
+class Owners(NamedTuple):
+    """Whose claims are charged to some counters, as they are told in the lists."""
+
+    projects: frozenset[str]
+    users: frozenset[str]
+    everybody: bool
+
+    def has(self, owned: Owned) -> bool:
+        return self.everybody or owned.project in self.projects or owned.user in self.users
+
+
+def _owners(rules: Rules, keys: Sequence[Key]) -> Owners:
+    scopes = {scope for _, scope in keys}
+    projects = [scope.name for scope in scopes if scope.kind == "project"]
+    return Owners(
+        frozenset(short(one) for name in projects for one in rules.tree.subtree(name)),
+        frozenset(short(scope.name) for scope in scopes if scope.kind == "user"),
+        Scope.total() in scopes,
+    )
 
 
 def _counters(
@@ -193,7 +220,8 @@ def _counters(
 
 
 def _differences(rules: Rules, holdings: Holdings, actual: dict[Key, Held]) -> list[Key]:
-    return [key for key in actual if _told(rules, key, holdings[key], actual[key], repaired=False)]
+    found = [key for key in actual if _told(rules, key, holdings[key], actual[key], repaired=False)]
+    return sorted(found, key=rules.position)
 
 
 def _told(rules: Rules, key: Key, recorded: Held, actual: Held, *, repaired: bool) -> list[Drift]:

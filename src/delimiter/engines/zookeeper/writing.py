@@ -42,17 +42,15 @@ class Blocks:
         multi.check(self._ground.layout.live, version)
         return number
 
-    def last(self) -> int:
-        return self._look(begin_next=False)[0]
-
-    def _look(self, *, begin_next: bool = True) -> tuple[int, int]:
+    def _look(self) -> tuple[int, int]:
         layout, session = self._ground.layout, self._ground.session
         head = session.read(layout.live)
         if head is None:
             raise damaged(layout.live)
-        number = int(decode(head.data, layout.live)["block"])
-        if not begin_next:
-            return number, head.version
+        try:
+            number = int(decode(head.data, layout.live)["block"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged(layout.live) from error
         block = session.read(f"{layout.live}/{layout.block(number)}")
         if block is None or block.children < _IN_BLOCK:
             return number, head.version
