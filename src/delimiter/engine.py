@@ -378,8 +378,9 @@ def open_engine(store: Any, options: OpenOptions) -> Engine:
     for entry in entry_points(group="delimiter.engines", name=scheme):
         return cast("Engine", entry.load()(store, options))
     raise Unsupported(
-        f"no engine for {scheme!r} stores: claims need a store with transactions."
-        f" Known are {', '.join(sorted(ENGINES))}"
+        f"no engine for {scheme!r} stores: a claim needs a store that changes several numbers in one step, on a"
+        " condition and durably. On one that cannot, usage can only be audited afterwards, when a limit has been passed"
+        f" already. Known are {', '.join(sorted(ENGINES))}"
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -16,7 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from delimiter.cli.failures import NothingThere
 from delimiter.errors import InvalidRequest, StoreUnavailable, Unsupported
 
-__all__ = ["Facts", "engine_for", "is_sql", "reach", "secrets_of", "shown"]
+__all__ = ["Facts", "engine_for", "is_sql", "is_zookeeper", "outlives", "reach", "secrets_of", "shown"]
 
 _PRODUCTS: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB"}
 
@@ -27,6 +28,17 @@ class Facts:
 
     engine: str
     schema_version: str | None
+    #: What is unsafe about the set-up, and what to do.
+    weaknesses: tuple[str, ...] = ()
+
+
+def is_zookeeper(store: str) -> bool:
+    return store.startswith("zookeeper:")
+
+
+def outlives(store: str) -> bool:
+    """Whether there is something that a misspelt URL could be mistaken for; not so in the memory of this process."""
+    return is_sql(store) or is_zookeeper(store)
 
 
 def is_sql(store: str) -> bool:
@@ -37,10 +49,24 @@ def reach(
     store: str, *, timeout: float, table_prefix: str, schema: str | None, may_be_empty: bool = False
 ) -> Facts:
     """Connect once and look. ``StoreUnavailable`` if it is not there."""
-    facts = _look(store, timeout, table_prefix + "version", schema, may_be_empty=may_be_empty)
+    facts = (
+        _survey(store, timeout)
+        if is_zookeeper(store)
+        else _look(store, timeout, table_prefix + "version", schema, may_be_empty=may_be_empty)
+    )
     if facts.schema_version is None and not may_be_empty:
-        raise NothingThere(f"There are no tables of Delimiter in {shown(store)}")
+        missing = "is no store of Delimiter" if is_zookeeper(store) else "are no tables of Delimiter"
+        raise NothingThere(f"There {missing} in {shown(store)}")
     return facts
+
+
+def _survey(store: str, timeout: float) -> Facts:
+    try:
+        from delimiter.engines.zookeeper.survey import survey
+    except ImportError as error:
+        raise Unsupported(f"the client is not installed ({error}): `pip install kazoo`") from error
+    found = survey(store, timeout)
+    return Facts(found.product, found.layout, found.weaknesses)
 
 
 def _look(store: str, timeout: float, version_table: str, schema: str | None, *, may_be_empty: bool) -> Facts:
@@ -136,6 +162,11 @@ def _first_line(error: BaseException | None) -> str:
 
 def shown(store: str) -> str:
     """The URL as it may be shown: without its password."""
+    if is_zookeeper(store):
+        scheme, place = store.split(":", 1)
+        credentials, at, rest = place.removeprefix("//").partition("/")[0].rpartition("@")
+        path = place.removeprefix("//")[len(credentials) + len(at) + len(rest) :]
+        return f"{scheme}://{credentials.partition(':')[0]}:***@{rest}{path}" if at else store
     try:
         url = sa.make_url(store)
     except (ArgumentError, ValueError):
@@ -149,6 +180,10 @@ _SECRET_QUERIES: Final = frozenset({"password", "passwd", "pwd", "sslpassword"})
 
 def secrets_of(store: str) -> list[str]:
     """The passwords in the URL, so that no message repeats them."""
+    if is_zookeeper(store):
+        credentials = store.partition("//")[2].partition("/")[0].rpartition("@")[0]
+        written = credentials.partition(":")[2]
+        return [secret for secret in (written, unquote(written)) if secret]
     try:
         url = sa.make_url(store)
     except (ArgumentError, ValueError):

@@ -85,7 +85,7 @@ class Session:
         from delimiter.cli import reach
 
         url = self.url()
-        if not reach.is_sql(url):
+        if not reach.outlives(url):
             return reach.Facts(url.partition(":")[0], None)
         return reach.reach(
             url,
@@ -109,7 +109,7 @@ class Session:
 
         return Delimiter(
             self.url(),
-            create=create or not reach.is_sql(self.url()),
+            create=create or not reach.outlives(self.url()),
             schema=self.schema,
             table_prefix=self.table_prefix,
             timeout=self.timeout,

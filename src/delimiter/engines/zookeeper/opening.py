@@ -15,6 +15,9 @@ def make_store(ground: Ground, *, create: bool) -> None:
     """The store is there afterwards, or it is said why not. Safe when many processes start at once."""
     layout, session = ground.layout, ground.session
     root = session.read(layout.root)
+    if root is None:
+        session.catch_up(layout.root)
+        root = session.read(layout.root)
     if root is not None and _is_ours(root, layout.root):
         return
     if not create:

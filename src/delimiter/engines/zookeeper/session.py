@@ -7,6 +7,7 @@ lost, a session that expires or an answer that does not come leave it open wheth
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -35,6 +36,9 @@ from delimiter.engines.zookeeper.multi import Multi
 from delimiter.errors import Conflict, StoreUnavailable
 
 __all__ = ["Node", "Session"]
+
+# What the client says of lost connections is for those who have set up logging, not for standard error.
+logging.getLogger("kazoo").addHandler(logging.NullHandler())
 
 #: What the results of a failed multi are when others have changed something first.
 _OVERTAKEN: Final = (
@@ -121,9 +125,10 @@ class Session:
             return self._client
 
     def close(self) -> None:
+        self.notice_fork()
         with self._lock:
             client, self._client = self._client, None
-        if client is not None and self._process == os.getpid():
+        if client is not None:
             client.stop()
             client.close()
 
@@ -165,6 +170,13 @@ class Session:
             return Node(data, stat.version, stat.czxid, stat.mtime, stat.numChildren)
 
         return self._all(paths, client.get_async, node)
+
+    def catch_up(self, path: str) -> None:
+        """Let our server hear what it has not heard yet; for before there is a clock to be written."""
+        try:
+            self.client.sync_async(path).get(timeout=self.left())
+        except (KazooException, KazooTimeoutError) as error:
+            raise _unavailable(error, in_doubt=False) from error
 
     def children(self, path: str) -> list[str]:
         """The names of the nodes below; none if there is no such node."""
