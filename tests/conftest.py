@@ -17,8 +17,8 @@ from delimiter.engines.sql.schema import Tables
 from server_process import ServerNotAvailable
 from servers import Server, Servers
 
-STORES = ("memory", "sqlite", "postgresql", "mariadb", "zookeeper")
-SQL_STORES = STORES[1:4]  # what `store_url` runs on unless the mark says otherwise
+SQL_STORES = ("sqlite", "postgresql", "mariadb")  # what `store_url` runs on unless the mark says otherwise
+STORES = ("memory", *SQL_STORES, "galera", "zookeeper")
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 _SERVERS = pytest.StashKey[Servers]()
 _CHOSEN = pytest.StashKey[tuple[str, ...]]()
@@ -110,7 +110,8 @@ def _stores_of(item: pytest.Item) -> set[str]:
     if callspec is not None and "store_name" in callspec.params:
         return {callspec.params["store_name"]}
     fixtures = getattr(item, "fixturenames", ())
-    if needed := {name for name in ("postgresql", "mariadb", "zookeeper") if f"{name}_server" in fixtures}:
+    on_servers = ("postgresql", "mariadb", "galera", "zookeeper")
+    if needed := {name for name in on_servers if f"{name}_server" in fixtures}:
         return needed
     mark = item.get_closest_marker("stores")
     if mark is None:
@@ -149,6 +150,12 @@ def postgresql_server(server: Callable[[str], Server]) -> Server:
 @pytest.fixture
 def mariadb_server(server: Callable[[str], Server]) -> Server:
     return server("mariadb")
+
+
+@pytest.fixture
+def galera_server(server: Callable[[str], Server]) -> Server:
+    """Three nodes; a test that kills or cuts off one leaves them as they are, and the next finds them whole."""
+    return server("galera")
 
 
 @pytest.fixture

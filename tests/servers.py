@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sqlalchemy import URL, Connection, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
@@ -60,6 +60,9 @@ class Server:
         raise ServerNotAvailable(f"{self.name}: a server of your own is not started or killed by tests")
 
     kill = stop = start
+
+    def close(self) -> None:
+        """Ends what was started for the tests."""
 
     def _create_statement(self, name: str) -> str:
         raise NotImplementedError
@@ -191,14 +194,35 @@ class ThrowAwayMariaDB(ServerProcess, MariaDB):
         ]
 
 
-def _kinds() -> dict[str, tuple[str, type[Server], type[Server]]]:
-    from zookeeper_servers import ThrowAwayZooKeeper, ZooKeeper  # which are servers too
+def _start_galera() -> Server:
+    from galera import Galera  # its nodes are servers of this module
 
-    return {
-        "postgresql": ("DELIMITER_TEST_POSTGRESQL_URL", PostgreSQL, ThrowAwayPostgreSQL),
-        "mariadb": ("DELIMITER_TEST_MARIADB_URL", MariaDB, ThrowAwayMariaDB),
-        "zookeeper": ("DELIMITER_TEST_ZOOKEEPER_URL", ZooKeeper, ThrowAwayZooKeeper),
-    }
+    return Galera()
+
+
+def _start_zookeeper() -> Server:
+    from zookeeper_servers import ThrowAwayZooKeeper
+
+    return ThrowAwayZooKeeper()
+
+
+def _own_zookeeper(url: URL) -> Server:
+    from zookeeper_servers import ZooKeeper
+
+    return ZooKeeper(url)
+
+
+_OWN: dict[str, tuple[str, Callable[[URL], Server]]] = {
+    "postgresql": ("DELIMITER_TEST_POSTGRESQL_URL", PostgreSQL),
+    "mariadb": ("DELIMITER_TEST_MARIADB_URL", MariaDB),
+    "zookeeper": ("DELIMITER_TEST_ZOOKEEPER_URL", _own_zookeeper),
+}
+_THROW_AWAY: dict[str, Callable[[], Server]] = {
+    "postgresql": ThrowAwayPostgreSQL,
+    "mariadb": ThrowAwayMariaDB,
+    "galera": _start_galera,
+    "zookeeper": _start_zookeeper,
+}
 
 
 class Servers:
@@ -214,9 +238,9 @@ class Servers:
             raise ServerNotAvailable(self.missing[name])
         try:
             if name not in self._made:
-                variable, own, throw_away = _kinds()[name]
+                variable, own = _OWN.get(name, ("", MariaDB))
                 address = os.environ.get(variable)
-                self._made[name] = own(make_url(address)) if address else throw_away()  # type: ignore[call-arg]
+                self._made[name] = own(make_url(address)) if address else _THROW_AWAY[name]()
             self._made[name].ensure_running()
         except ServerNotAvailable as reason:
             self.missing[name] = str(reason)
@@ -225,5 +249,4 @@ class Servers:
 
     def close(self) -> None:
         for server in self._made.values():
-            if isinstance(server, ServerProcess):
-                server.close()
+            server.close()
