@@ -131,6 +131,7 @@ class Node(ServerProcess):
         position = self.position()
         state = self.data / "grastate.dat"
         if begin and state.exists():
+            (self.data / "gvwstate.dat").unlink(missing_ok=True)  # the cluster it was in is no more
             state.write_text(state.read_text().replace("safe_to_bootstrap: 0", "safe_to_bootstrap: 1"))
         return [
             self._mariadbd,
@@ -147,7 +148,6 @@ class Node(ServerProcess):
             "base_port": port,
             "gmcast.listen_addr": f"tcp://{wire}",
             "ist.recv_addr": f"{inner}:{transfer[0]}",
-            "pc.recovery": "false",
             "gcache.size": "32M",
             **_FAILURE_DETECTION,
         }
@@ -251,13 +251,19 @@ class Galera(MariaDB):
             Event().wait(0.05)
 
     def ensure_running(self) -> None:
-        """Starts what was killed and heals what was cut."""
+        """Starts what was killed and heals what was cut; a cluster that does not come together begins anew."""
         for node in self.nodes:
             if self._network is not None:
                 self.heal(node)
-        # Where all are down, the one that has the most begins.
+        try:
+            self._start_all()
+        except ServerNotAvailable:
+            self.kill()
+            self._start_all()
+
+    def _start_all(self) -> None:
         down = [node for node in self.nodes if not node.alive]
-        if len(down) == NODES:
+        if len(down) == NODES:  # the one that has the most begins
             down.sort(key=lambda node: int(node.position().rpartition(":")[2]), reverse=True)
         for node in down:
             node.start()
