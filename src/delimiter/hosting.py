@@ -10,7 +10,7 @@ __all__ = ["leave_out"]
 #: The part of the tables' names after the prefix, and the names of everything else that could be reflected.
 _TABLES: Final = (
     *("resources", "limits", "counters", "claims", "allocations", "version"),
-    *("projects", "ancestors", "tree", "events", "numbering", "adoptions"),
+    *("projects", "ancestors", "tree", "events", "numbering", "adoptions", "upgrading"),
 )
 
 _IncludeName: TypeAlias = Callable[[str | None, str, Mapping[str, Any]], bool]

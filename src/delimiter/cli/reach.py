@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from delimiter.cli.failures import NothingThere
+from delimiter.engines.sql import nodes
 from delimiter.errors import InvalidRequest, StoreUnavailable, Unsupported
 
 __all__ = ["Facts", "engine_for", "is_sql", "is_zookeeper", "outlives", "reach", "secrets_of", "shown"]
@@ -91,9 +92,11 @@ _WHICH_DRIVER: Final = (
 
 def engine_for(store: str, *, timeout: float) -> sa.Engine:
     """Connections of our own to the database, beside the library's."""
-    url = _parsed(store)
+    url, several = _parsed(store)
     try:
         engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=_connect_args(url, timeout))
+        if several:
+            nodes.Nodes(several).serve(engine)
     except ModuleNotFoundError as error:
         raise Unsupported(f"the driver is not installed ({error}). {_WHICH_DRIVER}") from error
     except ArgumentError as error:
@@ -105,9 +108,9 @@ def engine_for(store: str, *, timeout: float) -> sa.Engine:
     return engine
 
 
-def _parsed(store: str) -> sa.URL:
+def _parsed(store: str) -> tuple[sa.URL, tuple[nodes.Node, ...]]:
     try:
-        return sa.make_url(store)
+        return nodes.parsed(store)
     except (ArgumentError, ValueError) as error:
         raise InvalidRequest(
             "this is no store URL; write for example sqlite:///quota.db or postgresql+psycopg://host/name"
@@ -168,11 +171,11 @@ def shown(store: str) -> str:
         path = place.removeprefix("//")[len(credentials) + len(at) + len(rest) :]
         return f"{scheme}://{credentials.partition(':')[0]}:***@{rest}{path}" if at else store
     try:
-        url = sa.make_url(store)
+        url, several = nodes.parsed(store)
     except (ArgumentError, ValueError):
         return "(unreadable URL)"
     hidden = {key: "***" for key in url.query if key.lower() in _SECRET_QUERIES}
-    return url.update_query_dict(hidden).render_as_string(hide_password=True)
+    return nodes.shown(url.update_query_dict(hidden), several)
 
 
 _SECRET_QUERIES: Final = frozenset({"password", "passwd", "pwd", "sslpassword"})
@@ -185,7 +188,7 @@ def secrets_of(store: str) -> list[str]:
         written = credentials.partition(":")[2]
         return [secret for secret in (written, unquote(written)) if secret]
     try:
-        url = sa.make_url(store)
+        url, _ = nodes.parsed(store)
     except (ArgumentError, ValueError):
         return []
     found = [url.password, *(url.query.get(key) for key in url.query if key.lower() in _SECRET_QUERIES)]

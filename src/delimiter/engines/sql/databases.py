@@ -49,6 +49,8 @@ class Database:
     #: At REPEATABLE READ a locking read sees the present and a plain one the snapshot. What belongs to a locked row
     #: must then be read with a lock too. (Elsewhere the lock itself fails when the snapshot is older than the row.)
     plain_reads_lag: bool = False
+    #: It may be a node of Galera, which compares rows that were written and knows nothing of other nodes' locks.
+    replicates_by_rows: bool = False
     #: LISTEN and NOTIFY: a commit wakes those who wait for events.
     notifies: bool = False
     #: A column of ours and one of the service's can be compared by an index, once the collation is given.
@@ -59,8 +61,11 @@ class Database:
     exactly: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]] | None = None
     #: READ COMMITTED must be asked for: the default is higher, or unknown.
     isolation: str | None = "READ COMMITTED"
-    #: How each driver that is known well is told to bound its waits (seconds); other drivers keep their own ways.
-    connect_args: Mapping[str, Callable[[float], dict[str, Any]]] = field(default_factory=dict)
+    #: The drivers do not notice that a server is cut off.
+    silent_drivers: bool = False
+    #: How each driver that is known well is told to bound its waits, for locks and for the connection (seconds); other
+    #: drivers keep their own ways.
+    connect_args: Mapping[str, Callable[[float, float], dict[str, Any]]] = field(default_factory=dict)
     #: On connections of the service's own engine, for one transaction: bound the waits for locks (with the timeout in
     #: milliseconds and seconds to fill in), and put back what was.
     bound_waits: str | None = None
@@ -126,18 +131,18 @@ def _postgresql_code(error: BaseException) -> Any:
     )  # psycopg 3 and asyncpg, psycopg2
 
 
-def _psycopg_arguments(timeout: float) -> dict[str, Any]:
+def _psycopg_arguments(timeout: float, patience: float) -> dict[str, Any]:
     return {
-        "connect_timeout": max(2, round(timeout)),
+        "connect_timeout": max(2, round(patience)),
         "tcp_user_timeout": milliseconds(timeout),  # a server that is cut off is noticed
         # A lock that is not to be had within one call's time is a Conflict, not a thread that hangs.
         "options": f"-c lock_timeout={milliseconds(timeout)}",
     }
 
 
-def _pymysql_arguments(timeout: float) -> dict[str, Any]:
+def _pymysql_arguments(timeout: float, patience: float) -> dict[str, Any]:
     return {
-        "connect_timeout": max(2, round(timeout)),
+        "connect_timeout": max(2, round(patience)),
         "init_command": f"SET SESSION innodb_lock_wait_timeout = {max(1, round(timeout))}",
     }
 
@@ -147,11 +152,14 @@ def milliseconds(timeout: float) -> int:
     return min(max(1, round(timeout * 1000)), 2**31 - 1)
 
 
-def connect_args(url: sa.URL, timeout: float) -> dict[str, Any]:
-    """How Delimiter connects to a database of its own; what the URL says stays, or is added to."""
+def connect_args(url: sa.URL, timeout: float, patience: float) -> dict[str, Any]:
+    """How Delimiter connects to a database of its own; what the URL says stays, or is added to.
+
+    ``timeout`` bounds waits for locks, ``patience`` an attempt to connect (seconds).
+    """
     database = database_of(url.get_dialect()())
     build = database.connect_args.get(url.get_driver_name())
-    arguments = {} if build is None else build(timeout)
+    arguments = {} if build is None else build(timeout, patience)
     for name in [name for name in arguments if name in url.query]:
         ours = arguments.pop(name)
         if name == "options":
@@ -170,7 +178,7 @@ _SQLITE: Final = Database(
     remote=False,
     exactly=lambda column: sa.collate(column, "BINARY"),
     isolation=None,
-    connect_args=dict.fromkeys(("pysqlite", "aiosqlite"), lambda timeout: {"timeout": timeout}),
+    connect_args=dict.fromkeys(("pysqlite", "aiosqlite"), lambda timeout, _: {"timeout": timeout}),
 )
 
 _POSTGRESQL: Final = Database(
@@ -218,6 +226,8 @@ _MARIADB: Final = Database(
     insert_ignoring=lambda table: sa.insert(table).prefix_with("IGNORE"),
     hint="FORCE INDEX (PRIMARY)",
     plain_reads_lag=True,
+    replicates_by_rows=True,
+    silent_drivers=True,
     # The service's column may be of any collation, and columns of two are compared without an index.
     joins_text=False,
     # Of any character set: the usual collations take ``acme``, ``ACME`` and ``acme `` for one.

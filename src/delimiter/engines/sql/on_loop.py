@@ -22,8 +22,14 @@ T = TypeVar("T")
 __all__ = ["SqlEngineOnLoop", "join", "open_url"]
 
 
-def open_url(url: sa.URL, options: OpenOptions, arguments: dict[str, Any]) -> SqlEngine:
-    return SqlEngineOnLoop(create_async_engine(url, **arguments).sync_engine, options, owned=True)
+def open_url(
+    url: sa.URL,
+    options: OpenOptions,
+    arguments: dict[str, Any],
+    attended: Callable[[sa.Engine], sa.Engine],
+) -> SqlEngine:
+    engine = attended(create_async_engine(url, **arguments).sync_engine)
+    return SqlEngineOnLoop(engine, options, owned=True)
 
 
 def join(engine: Any, options: OpenOptions) -> SqlEngine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from delimiter.engine import OpenOptions
 from delimiter.engines.sql.databases import connect_args, database_of
+from delimiter.engines.sql.nodes import Node, Nodes, notice_silence, parsed
 from delimiter.engines.sql.store import SqlEngine
 from delimiter.errors import InvalidRequest, Unsupported
 
@@ -29,7 +31,7 @@ def open_sql(store: Any, options: OpenOptions) -> SqlEngine:
 
         return on_loop.join(store, options)
     try:
-        url = sa.make_url(store)
+        url, nodes = parsed(store)
     except (ArgumentError, ValueError):
         # Not a word of the URL, nor of the error, which quotes it: there may be a password in it.
         raise InvalidRequest(
@@ -37,21 +39,31 @@ def open_sql(store: Any, options: OpenOptions) -> SqlEngine:
             " with special characters in the password percent-encoded"
         ) from None
     try:
-        return _open_url(url, options)
+        return _open_url(url, nodes, options)
     except (NoSuchModuleError, ImportError) as error:
         raise Unsupported(f"no driver for {url.drivername} ({error}). {_which_driver(url)}") from error
 
 
-def _open_url(url: sa.URL, options: OpenOptions) -> SqlEngine:
+def _open_url(url: sa.URL, nodes: Sequence[Node], options: OpenOptions) -> SqlEngine:
     on_event_loop = url.get_dialect().is_async
     if on_event_loop and not options.asynchronous:
         raise InvalidRequest(f"{url.drivername} is asynchronous: open it with delimiter.aio.Delimiter")
-    arguments = _owned_engine_arguments(url, options.timeout)
+    # A node that is gone must not take the whole of a call's time.
+    patience = options.timeout / (2 * len(nodes)) if nodes else options.timeout
+    arguments = _owned_engine_arguments(url, options.timeout, patience)
+
+    def attended(engine: sa.Engine) -> sa.Engine:
+        if nodes:
+            Nodes(nodes).serve(engine)
+        if database_of(engine.dialect).silent_drivers:
+            notice_silence(engine, options.timeout)
+        return engine
+
     if on_event_loop:
         from delimiter.engines.sql import on_loop
 
-        return on_loop.open_url(url, options, arguments)
-    return SqlEngine(sa.create_engine(url, **arguments), options, owned=True)
+        return on_loop.open_url(url, options, arguments, attended)
+    return SqlEngine(attended(sa.create_engine(url, **arguments)), options, owned=True)
 
 
 def _which_driver(url: sa.URL) -> str:
@@ -73,8 +85,8 @@ def refuse_single_connection(engine: sa.Engine) -> None:
         )
 
 
-def _owned_engine_arguments(url: sa.URL, timeout: float) -> dict[str, Any]:
-    """How Delimiter opens a database of its own."""
+def _owned_engine_arguments(url: sa.URL, timeout: float, patience: float) -> dict[str, Any]:
+    """How Delimiter opens a database of its own; ``patience`` is for one attempt to connect."""
     database = database_of(url.get_dialect()())
     if database.name == "sqlite" and url.database in (None, "", ":memory:"):
         raise InvalidRequest(
@@ -82,7 +94,7 @@ def _owned_engine_arguments(url: sa.URL, timeout: float) -> dict[str, Any]:
             " or memory:// for a quota that lives in this process only"
         )
     arguments: dict[str, Any] = {
-        "connect_args": connect_args(url, timeout),
+        "connect_args": connect_args(url, timeout, patience),
         # Bounded, and kept: callers beyond it wait a moment here rather than for each other's locks in the database.
         "pool_size": _CONNECTIONS,
         "max_overflow": 0,

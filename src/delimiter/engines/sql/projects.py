@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from delimiter.engines.sql.chunking import chunks
 from delimiter.engines.sql.databases import Database
+from delimiter.engines.sql.galera import Galera
 from delimiter.engines.sql.schema import Tables
 from delimiter.model import Project, in_order
 
@@ -24,7 +25,8 @@ __all__ = ["Projects", "within"]
 class Projects:
     """The tree of one store."""
 
-    def __init__(self, tables: Tables, database: Database) -> None:
+    def __init__(self, tables: Tables, database: Database, galera: Galera) -> None:
+        self._galera = galera
         self._projects = tables.projects
         self._ancestors = tables.ancestors
         self._tree = tables.tree
@@ -50,10 +52,15 @@ class Projects:
 
     def share(self, connection: sa.Connection) -> int:
         """Keep the tree as it is until the transaction ends; its version."""
+        self._galera.meet(connection)
+        return self._locked_version(connection)
+
+    def _locked_version(self, connection: sa.Connection) -> int:
         return int(connection.execute(self._shared).one().version)
 
     def hold(self, connection: sa.Connection) -> None:
         """Keep everybody else away from the tree until the transaction ends."""
+        self._galera.meet(connection)
         connection.execute(self._exclusive).one()
 
     def is_seen(self, connection: sa.Connection, version: int) -> bool:
@@ -62,7 +69,7 @@ class Projects:
 
     def is_present(self, connection: sa.Connection) -> bool:
         """The same, for who does not hold the row: it is shared for a look, and until the transaction ends."""
-        return self.is_seen(connection, self.share(connection))
+        return self.is_seen(connection, self._locked_version(connection))
 
     def version(self, connection: sa.Connection) -> int:
         return int(connection.execute(self._row).one().version)

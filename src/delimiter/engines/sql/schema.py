@@ -191,7 +191,10 @@ class Tables:
         )
 
     def _tree(self) -> sa.Table:
-        """One row: who changes the tree holds it, who makes counters or sets limits shares it."""
+        """One row: who changes the tree holds it, who makes counters or sets limits shares it.
+
+        (On Galera there is a second one, which all of these write: see :mod:`.galera`.)
+        """
         return self._table(
             "tree",
             sa.Column("id", sa.BigInteger(), primary_key=True, autoincrement=False),

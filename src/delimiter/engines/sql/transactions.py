@@ -25,6 +25,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from delimiter.engines.sql.databases import Database, Fault, database_of, milliseconds
+from delimiter.engines.sql.galera import Galera
 from delimiter.errors import Conflict, DelimiterError, InvalidRequest, StoreUnavailable
 
 __all__ = ["Transactions"]
@@ -34,8 +35,16 @@ class Transactions:
     """Opens transactions on an SQLAlchemy engine, and steps into those of callers."""
 
     def __init__(
-        self, engine: sa.Engine, *, owned: bool, on_loop: bool, no_op: sa.Executable, timeout: float
+        self,
+        engine: sa.Engine,
+        galera: Galera,
+        *,
+        owned: bool,
+        on_loop: bool,
+        no_op: sa.Executable,
+        timeout: float,
     ) -> None:
+        self.galera = galera
         self.database: Database = database_of(engine.dialect)
         self._engine = engine
         self.owned = owned
@@ -133,6 +142,8 @@ class Transactions:
             if self._default_level() != self.database.isolation:
                 connection = connection.execution_options(isolation_level=self.database.isolation)
         try:
+            with self.translating():
+                self.galera.catch_up(connection, ours=self.owned)
             yield connection
         finally:
             try:

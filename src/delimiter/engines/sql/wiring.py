@@ -21,6 +21,7 @@ from delimiter.engines.sql.definitions import Definitions
 from delimiter.engines.sql.edits import Edits
 from delimiter.engines.sql.events import EventLog
 from delimiter.engines.sql.expiry import Expiry, RunOut
+from delimiter.engines.sql.galera import Galera
 from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.guards import Guards
 from delimiter.engines.sql.limits import Limits
@@ -58,11 +59,12 @@ class Wired(Engine):
         self._database = database
         self._clock = Clock(database)
         no_op = sa.update(tables.counters).where(tables.counters.c.id == -1).values(used=0)
+        galera = Galera(database, tables)
         self._transactions = Transactions(
-            engine, owned=owned, on_loop=self.asynchronous, no_op=no_op, timeout=options.timeout
+            engine, galera, owned=owned, on_loop=self.asynchronous, no_op=no_op, timeout=options.timeout
         )
         self._definitions = Definitions(tables, database)
-        self._projects = Projects(tables, database)
+        self._projects = Projects(tables, database, galera)
         self._events = EventLog(tables, database, self._clock)
         ground = Ground(tables, database, self._clock, self._definitions, self._projects, self._events)
         self._claims = Claims(ground)
