@@ -143,6 +143,7 @@ class Delimiter:
     count = _awaited(_Delimiter.count)
     counted = _awaited(_Delimiter.counted)
     missing_indexes = _awaited(_Delimiter.missing_indexes)
+    condition = _awaited(_Delimiter.condition)
     reconcile_counted = _iterated(_Delimiter.reconcile_counted)
     get_claim = _awaited(_Delimiter.get_claim)
     claims = _iterated(_Delimiter.claims)

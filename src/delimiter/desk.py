@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from delimiter import validation
+from delimiter.condition import Condition
 from delimiter.engine import ClaimQuery, Engine, OpenOptions, open_engine
 from delimiter.errors import Conflict, DelimiterError, StoreUnavailable
 from delimiter.freshness import Freshness
@@ -128,6 +129,16 @@ class Desk:
         drifts = self._engine.drifts(repair=repair)
         # Repairs are made now, not when somebody looks at the answer.
         return iter(list(drifts)) if repair else drifts
+
+    def condition(self) -> Condition:
+        """How the store is set up, and what is unsafe about that: weak durability, replicas, the nodes of a cluster.
+
+        ``weaknesses`` says each in words, with what to do; ``severe`` ones lose claims or take none.
+
+        >>> Delimiter("memory://").condition().weaknesses
+        ()
+        """
+        return self._run(self._engine.condition)
 
     def _pages(self, query: ClaimQuery) -> Iterator[Claim]:
         after: int | None = 0

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar, cast
 
 from delimiter import validation
 from delimiter.changes import Change
+from delimiter.condition import Condition
 from delimiter.counted import Counted, Guard, GuardRequest, MissingIndex
 from delimiter.edits import Adoption, Edit
 from delimiter.errors import DelimiterError, InvalidRequest, Unsupported
@@ -271,6 +272,10 @@ class Engine(ABC):
     def missing_indexes(self) -> list[MissingIndex]:
         """By which columns guards look rows up without an index."""
         return []
+
+    def condition(self) -> Condition:
+        """How the store is set up, and what is unsafe about that. Looks, and changes nothing."""
+        return Condition()
 
     # -- events -------------------------------------------------------------------------------------------------
 

@@ -236,3 +236,11 @@ def test_a_node_without_the_majority_takes_no_claim(addresses: list[str], galera
     finally:
         galera_server.heal(node)
         galera_server.wait_until_whole(3)
+
+
+def test_the_condition_of_a_node(addresses: list[str]) -> None:
+    """Healthy, and with one piece of advice for transactions of the service's own."""
+    with Delimiter(addresses[0]) as quota:
+        found = quota.condition()
+    assert found.kept.startswith("Galera, a node in state Synced of a Primary cluster of 3")
+    assert [(one.setting, one.severe) for one in found.weaknesses] == [("wsrep_sync_wait = 0", False)]

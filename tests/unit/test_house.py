@@ -46,6 +46,7 @@ ROOMS = {
     "changes": "seam",
     "counted": "seam",
     "edits": "seam",
+    "condition": "word",
     "validation": "word",
     "model": "word",
     "errors": "word",

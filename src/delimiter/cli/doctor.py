@@ -15,6 +15,7 @@ from delimiter import Delimiter, DelimiterError, Drift, Overage, Project, Projec
 from delimiter.cli import failures, options, show
 from delimiter.cli.safe_text import Text
 from delimiter.cli.session import Session
+from delimiter.condition import Weakness
 from delimiter.counted import MissingIndex
 from delimiter.model import UNLIMITED
 
@@ -46,11 +47,15 @@ class Findings:
     #: Resources that are counted from a table of their service.
     counted: dict[str, str] = field(default_factory=dict)
     missing_indexes: list[MissingIndex] = field(default_factory=list)
+    #: How the store is kept, in words, and what is unsafe about that.
+    kept: str = ""
+    weaknesses: list[Weakness] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
 
     @property
     def healthy(self) -> bool:
-        return self.writable is not False and not self.drift
+        unsafe = any(weakness.severe for weakness in self.weaknesses)
+        return self.writable is not False and not self.drift and not unsafe
 
 
 @click.command(epilog=options.examples("delimiter doctor"))
@@ -59,7 +64,8 @@ class Findings:
 def doctor(session: Session) -> int:
     """Look the store over: reachable, readable, writable, and do its numbers add up?
 
-    It changes nothing. Exit status 1 if counters disagree with claims or nothing can be written.
+    And is it set up safely: durability, replicas, the nodes of a cluster? It changes nothing. Exit status 1 if
+    counters disagree with claims, nothing can be written, or acknowledged claims can be lost.
     """
     with session.busy("Connecting …"):
         facts = session.facts()
@@ -70,6 +76,8 @@ def doctor(session: Session) -> int:
         _try_to_write(session, quota, findings)
         findings.drift = list(quota.reconcile())
         findings.missing_indexes = quota.missing_indexes()
+        condition = quota.condition()
+        findings.kept, findings.weaknesses = condition.kept, list(condition.weaknesses)
     findings.advice = _advice(findings)
     if session.as_json:
         session.answer({"healthy": findings.healthy, **_fields(findings)})
@@ -146,7 +154,7 @@ def _try_to_write(session: Session, quota: Delimiter, findings: Findings) -> Non
 
 
 def _advice(findings: Findings) -> list[str]:
-    advice = list(findings.advice)
+    advice = [*findings.advice, *(str(weakness) for weakness in findings.weaknesses)]
     if not findings.resources:
         advice.append("Define a first resource: `delimiter resource define NAME --max N`")
     if findings.drift:
@@ -191,6 +199,7 @@ def _rows(findings: Findings) -> list[tuple[str, Text]]:
     claims = findings.claims
     return [
         ("engine", Text(findings.engine)),
+        *((("set up as", Text(findings.kept)),) if findings.kept else ()),
         ("schema version", Text(findings.schema_version or "none")),
         ("readable", _yes_or_no(findings.readable)),
         ("writable", _yes_or_no(findings.writable)),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import sqlalchemy as sa
 
 from delimiter.changes import Change
+from delimiter.condition import Condition
 from delimiter.counted import Counted, Guard, GuardRequest, MissingIndex
 from delimiter.edits import Adoption, Define, Edit, Undefine
 from delimiter.engine import Answer, Bell, Capability, ClaimQuery
@@ -226,6 +227,9 @@ class SqlEngine(Wired):
 
     def missing_indexes(self) -> list[MissingIndex]:
         return self._reading(self._counts.missing_indexes)
+
+    def condition(self) -> Condition:
+        return self._reading(self._conditions.look)
 
     # -- events -------------------------------------------------------------------------------------------------
 

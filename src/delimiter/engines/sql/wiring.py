@@ -13,6 +13,7 @@ from delimiter.engine import Engine, OpenOptions
 from delimiter.engines.sql.bounds import Bounds
 from delimiter.engines.sql.changes import Changes
 from delimiter.engines.sql.claims import Claims
+from delimiter.engines.sql.conditions import Conditions
 from delimiter.engines.sql.counters import Counters
 from delimiter.engines.sql.counts import Counts
 from delimiter.engines.sql.crossings import Crossings
@@ -96,6 +97,7 @@ class Wired(Engine):
             self._counts,
         )
         self._upkeep = Upkeep(ground, writer, counters, locks, sums, bounds, self._expiry)
+        self._conditions = Conditions(tables, galera)
         self._ready = not options.create
         self._making = threading.Lock()
 
