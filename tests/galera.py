@@ -98,7 +98,8 @@ class Node(ServerProcess):
         )
         rights.chmod(0o644)
         self._run(
-            self._install, "--no-defaults", f"--datadir={self.data}", "--skip-test-db",
+            self._install, "--no-defaults", f"--datadir={self.data}", f"--tmpdir={self.folder}",
+            "--skip-test-db",
             "--auth-root-authentication-method=normal", f"--extra-file={rights}",
         )  # fmt: skip
 
@@ -154,6 +155,7 @@ class Node(ServerProcess):
         return [
             "--no-defaults",
             f"--datadir={self.data}",
+            f"--tmpdir={self.folder}",
             f"--port={self.port}",
             f"--bind-address={self.address}",
             f"--socket={self.folder}/socket",

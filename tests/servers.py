@@ -173,7 +173,7 @@ class ThrowAwayMariaDB(ServerProcess, MariaDB):
         # Over TCP and without name look-ups the client is 127.0.0.1, for which there is a root of its own.
         self.url = URL.create("mysql+pymysql", "root", host="127.0.0.1", port=self.port)
         self._run(
-            self._install, "--no-defaults", f"--datadir={self.data}", "--skip-test-db",
+            self._install, "--no-defaults", f"--datadir={self.data}", f"--tmpdir={self.folder}", "--skip-test-db",
             "--auth-root-authentication-method=normal",
         )  # fmt: skip
 
@@ -182,6 +182,7 @@ class ThrowAwayMariaDB(ServerProcess, MariaDB):
             self._mariadbd,
             "--no-defaults",
             f"--datadir={self.data}",
+            f"--tmpdir={self.folder}",  # a server that starts removes the temporary tables of all that share the folder
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
             f"--socket={self.folder}/socket",
