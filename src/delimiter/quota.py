@@ -28,8 +28,9 @@ class Delimiter(Reconciling):
     ``url_or_engine`` is a URL (``sqlite:///quota.db``, ``postgresql+psycopg://…``, ``mysql+pymysql://…``,
     ``zookeeper://h1:2181,h2:2181/path``, ``memory://``) or an ``sqlalchemy.Engine`` the service already has. Opening
     does no I/O. ``create=True`` makes or upgrades the tables at the first call, safely when many processes start at
-    once; ``create=False`` never issues DDL. ``schema`` and ``table_prefix`` say where the tables lie. ``timeout`` (seconds) bounds one call in a transaction of
-    its own: waiting for locks, and trying again. (A server that stops in the middle of an answer is for TCP to notice.)
+    once; ``create=False`` never issues DDL. ``schema`` and ``table_prefix`` say where the tables lie. ``timeout``
+    (seconds) bounds one call in a transaction of its own: waiting for locks, and trying again. (A server that stops in
+    the middle of an answer is for TCP to notice.)
     ``limits`` and ``projects`` are sources of limits and of the tree outside the store (:mod:`delimiter.sources`, or
     any object with the method of :class:`~delimiter.source.LimitSource`, :class:`~delimiter.source.ProjectSource`).
 

@@ -53,9 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for store, reason in missing.items():
             console.print(f"[bold red]NOT SHOWN on {store}[/]: {reason}")
         shown = [one for one in chosen if one.store not in missing]
-        outcomes = _run(
-            console, Runner(environment, seed=seed), shown, given.attempts, given.unchanged == "run"
-        )
+        with Runner(environment, seed=seed) as runner:
+            outcomes = _run(console, runner, shown, given.attempts, given.unchanged == "run")
     if outcomes is None:
         return 2
     _tell(console, outcomes)

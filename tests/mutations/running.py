@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from mutations.mutation import ROOT, Mutation
 from server_process import ServerNotAvailable
@@ -77,6 +77,14 @@ class Runner:
 
     def __init__(self, environment: dict[str, str], *, seed: int) -> None:
         self._environment = {**os.environ, **environment, "PYTHONHASHSEED": str(seed), "NO_COLOR": "1"}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the compiled copy, if there is one."""
+        if "_compiled" in self.__dict__:
+            self._compiled.cleanup()
 
     def unchanged(self, mutations: Sequence[Mutation]) -> list[str]:
         """Run all their tests on the library as it is: the lines of what fails already."""

@@ -81,6 +81,7 @@ _TRIED = Mutation(
 )
 def test_a_verdict(verdict: str, mutation: Mutation) -> None:
     """The tests run on the copy, and on nothing else: without the change in it they pass."""
-    outcome = Runner({}, seed=1).run(mutation)
+    with Runner({}, seed=1) as runner:
+        outcome = runner.run(mutation)
     assert (outcome.verdict, outcome.runs) == (verdict, 1)
     assert ("in_doubt" in outcome.caught_by) == (verdict == "caught")
