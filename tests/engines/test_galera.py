@@ -183,7 +183,7 @@ def meeting(addresses: list[str], handles: list[Delimiter]) -> Iterator[_Meeting
         engine.dispose()
 
 
-_ROUNDS = 15
+_ROUNDS = 8
 
 
 def test_a_first_claim_meets_a_new_default(handles: list[Delimiter], meeting: _Meeting) -> None:
