@@ -38,7 +38,7 @@ demo: $(VENV)/.run ## the main job on SQLite, from nothing, in a minute
 example: $(VENV)/.dev ## the example service with workers that die, on SQLite (DATABASE_URL=postgresql+psycopg://…): Ctrl-C ends it
 	$(BIN)/python -m examples.database_service --crash 0.02
 
-test: $(VENV)/.dev ## every test, on the built wheel, on SQLite, PostgreSQL and MariaDB (PYTEST_ARGS="-k claim")
+test: $(VENV)/.dev ## every test, on the built wheel, on every store (PYTEST_ARGS="-k claim")
 	@tools/install-servers || { status=$$?; if [ "$${CI:-}" = true ]; then exit $$status; fi; \
 	  echo "*** the engines without a server will be SKIPPED; the end of the run names them ***"; }
 	$(BIN)/pytest $(WORKERS) $(PYTEST_ARGS)
@@ -70,13 +70,14 @@ docs: $(VENV)/.dev ## the documentation, to docs/_build/html
 	$(BIN)/sphinx-build --quiet -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-bench: $(VENV)/.dev ## claims per second on each database, beside hand-written SQL; what guards cost, with a chart
+bench: $(VENV)/.dev ## claims per second on each database, beside hand-written SQL, and on clusters; what guards cost; with charts
 	@tools/install-servers || echo "*** databases without a server are left out ***"
 	@$(SYNC) --inexact --group bench
 	$(BIN)/python benchmarks/claims.py
 	$(BIN)/python benchmarks/guards.py --chart docs/images/cost-of-a-guard.svg
+	$(BIN)/python benchmarks/clusters.py --chart docs/images/clusters.svg
 
-servers: ## installs PostgreSQL and MariaDB for the tests (root on Debian)
+servers: ## installs PostgreSQL, MariaDB with Galera, and ZooKeeper for the tests (root on Debian)
 	@tools/install-servers
 
 clean: ## removes everything that was made here

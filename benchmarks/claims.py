@@ -55,7 +55,7 @@ class HandWritten:
 
     name = "conditional UPDATE + INSERT"
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, create: bool = True) -> None:
         self._engine = sa.create_engine(url, pool_size=32, isolation_level=_isolation(url))
         metadata = sa.MetaData()
         self._counters = sa.Table(
@@ -80,6 +80,17 @@ class HandWritten:
             sa.Column("resource", sa.String(64), primary_key=True),
             sa.Column("amount", sa.BigInteger),
         )
+        if create:
+            self._create(metadata)
+        c = self._counters.c
+        self._take = (
+            sa.update(self._counters)
+            .where(c.resource == sa.bindparam("r"), c.scope == sa.bindparam("s"))
+            .where(c.used + sa.bindparam("n") <= c.maximum)
+            .values(used=c.used + sa.bindparam("n"))
+        )
+
+    def _create(self, metadata: sa.MetaData) -> None:
         metadata.drop_all(self._engine)
         metadata.create_all(self._engine)
         rows = [
@@ -89,13 +100,6 @@ class HandWritten:
         ]
         with self._engine.begin() as connection:
             connection.execute(sa.insert(self._counters), rows)
-        c = self._counters.c
-        self._take = (
-            sa.update(self._counters)
-            .where(c.resource == sa.bindparam("r"), c.scope == sa.bindparam("s"))
-            .where(c.used + sa.bindparam("n") <= c.maximum)
-            .values(used=c.used + sa.bindparam("n"))
-        )
 
     def claim(self) -> bool:
         id = str(uuid.uuid4())
