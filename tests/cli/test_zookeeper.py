@@ -27,9 +27,8 @@ def test_the_verbs(command: Command, store: str) -> None:
     assert run("limit", "set", "cores", "--user", "john", "--max", "20") == 0
     assert run("project", "add", "acme") == 0
     assert run("transfer", "c1", "--project", "acme") == 0
-    assert (
-        command("--store", store, "usage", "--project", "acme", "--json").json["usage"]["cores"]["used"] == 8
-    )
+    with Delimiter(store) as quota:
+        assert quota.usage(project="acme")["cores"].used == 8
     assert run("release", "c1") == 0
     assert run("reconcile") == 0
     with Delimiter(store) as quota:

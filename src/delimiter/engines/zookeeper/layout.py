@@ -6,7 +6,7 @@ No list of children grows past what one answer can carry (``jute.maxbuffer``, 1 
     /                          {"delimiter": "store", "layout": 1}
     /clock                     written to be told the time, and to be sure that later reads are up to date
     /rules                     the version of the rules, and of each part; whether an edit is under way
-    /rules/SS                  a part of the rules, in 64 of them: definitions, limits, projects
+    /rules/SSS                 a part of the rules, in 512 of them: definitions, limits, projects
     /lock                      (ephemeral) who makes an edit
     /counters/R/S/D            what one scope uses of one resource; R: the resource; in 16 shards
     /claims/SS/D               a claim; below it, in numbered blocks, the digests of the claims that hang on it
@@ -29,7 +29,7 @@ from typing import Any, Final, NamedTuple
 from delimiter.errors import StoreUnavailable
 from delimiter.model import Scope
 
-__all__ = ["LAYOUT", "Layout", "Owned", "decode", "digest", "encode", "shard", "short"]
+__all__ = ["LAYOUT", "Layout", "Owned", "decode", "digest", "encode", "part_of", "shard", "short"]
 
 #: The version of this layout; a store of another one is not touched.
 LAYOUT: Final = 1
@@ -40,7 +40,10 @@ EVENTS_IN_BLOCK: Final = 1000
 #: Children of one claim in one block of the list below it.
 CHILDREN_IN_BLOCK: Final = 4096
 
-_PLAIN: Final = 32 * 1024
+#: Parts of the rules. An edit writes each part that it touches anew, and reading all rules reads every part.
+PARTS: Final = 512
+
+_PLAIN: Final = 1024
 
 
 def digest(*words: str) -> str:
@@ -51,6 +54,11 @@ def digest(*words: str) -> str:
 def shard(name: str) -> str:
     """In which of 64 shards a node lies."""
     return f"{int(name[:2], 16) % SHARDS:02x}"
+
+
+def part_of(name: str) -> str:
+    """In which part of the rules something is kept."""
+    return f"{int(name[:4], 16) % PARTS:03x}"
 
 
 def short(name: str | None) -> str:

@@ -1,4 +1,4 @@
-"""The rules as they are kept: one head that everybody's changes check, and 64 parts that hold what there is to know.
+"""The rules as they are kept: one head that everybody's changes check, and 512 parts that hold what there is to know.
 
 The head's version, as ZooKeeper counts it, is *the* version of the rules: every change of claims checks it, so that
 none commits on rules that are not in force any more, whatever a process remembers. The parts are there so that the
@@ -7,13 +7,13 @@ rules may grow past what one node can hold; only those that changed are read aga
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from delimiter.engines.memory.rules import Rules
 from delimiter.engines.memory.tree import Tree
-from delimiter.engines.zookeeper.layout import Layout, damaged, decode, digest, encode, shard
+from delimiter.engines.zookeeper.layout import Layout, damaged, decode, digest, encode, part_of
 from delimiter.engines.zookeeper.multi import Multi
 from delimiter.engines.zookeeper.session import Node, Session
 from delimiter.errors import Conflict, StoreUnavailable
@@ -102,9 +102,9 @@ class Rulebook:
         """These rules are in force, and the store is open."""
         revision = int(edition.head["revision"]) + 1
         parts = dict(edition.head["parts"])
-        for name in sorted(_changed_parts(edition.rules, rules)):
+        for name, content in sorted(_contents(rules, _changed_parts(edition.rules, rules)).items()):
             parts[name] = revision
-            data = encode({"revision": revision, **_content(rules, name)})
+            data = encode({"revision": revision, **content})
             known = edition.parts.get(name)
             if known is None:
                 multi.create(self._layout.part(name), data)
@@ -157,22 +157,24 @@ def _rules(head: dict[str, Any], parts: dict[str, _Part]) -> Rules:
     return rules
 
 
-def _content(rules: Rules, part: str) -> dict[str, Any]:
-    """What one part holds."""
-    return {
-        "definitions": [asdict(one) for name, one in rules.definitions.items() if _of_resource(name) == part],
-        "own": [
-            [resource, *scope, *values]
-            for (resource, scope), values in rules.own.items()
-            if _of_scope(scope) == part
-        ],
-        "parents": [pair for pair in rules.tree.parents.items() if _of_project(pair[0]) == part],
-        "adopted": [
-            [*subject, as_of] if isinstance(subject, Scope) else [None, subject, as_of]
-            for subject, as_of in rules.adopted.items()
-            if _of_subject(subject) == part
-        ],
+def _contents(rules: Rules, names: Collection[str]) -> dict[str, dict[str, list[Any]]]:
+    """What these parts hold."""
+    found: dict[str, dict[str, list[Any]]] = {
+        name: {"definitions": [], "own": [], "parents": [], "adopted": []} for name in names
     }
+    for resource, definition in rules.definitions.items():
+        if (part := found.get(_of_resource(resource))) is not None:
+            part["definitions"].append(asdict(definition))
+    for (resource, scope), values in rules.own.items():
+        if (part := found.get(_of_scope(scope))) is not None:
+            part["own"].append([resource, *scope, *values])
+    for project, parent in rules.tree.parents.items():
+        if (part := found.get(_of_project(project))) is not None:
+            part["parents"].append([project, parent])
+    for subject, as_of in rules.adopted.items():
+        if (part := found.get(_of_subject(subject))) is not None:
+            part["adopted"].append([*(subject if isinstance(subject, Scope) else (None, subject)), as_of])
+    return found
 
 
 def _changed_parts(before: Rules, after: Rules) -> set[str]:
@@ -192,15 +194,15 @@ def _changed(before: dict[Any, Any], after: dict[Any, Any]) -> Iterator[Any]:
 
 
 def _of_resource(name: str) -> str:
-    return shard(digest("resource", name))
+    return part_of(digest("resource", name))
 
 
 def _of_scope(scope: Scope) -> str:
-    return shard(digest(scope.kind, scope.name))
+    return part_of(digest(scope.kind, scope.name))
 
 
 def _of_project(name: str) -> str:
-    return shard(digest("project", name))
+    return part_of(digest("project", name))
 
 
 def _of_subject(subject: Scope | str) -> str:
