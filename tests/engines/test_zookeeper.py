@@ -94,7 +94,8 @@ def test_what_was_overtaken_is_decided_again(url: str, quota: Delimiter, engine:
 
     Between reading and committing, another process takes the last unit.
     """
-    quota.update_limits("cores", max=1)
+    quota.update_limits("cores", max=2)
+    quota.claim({"cores": 1}, user="john")
     other = open_store(url)
     commit, between = engine.ground.session.commit, threading.Event()
 
@@ -108,7 +109,7 @@ def test_what_was_overtaken_is_decided_again(url: str, quota: Delimiter, engine:
     with pytest.raises(OverLimit):
         quota.claim({"cores": 1}, user="john")
     other.close()
-    assert [claim.user for claim in quota.claims()] == ["mary"]
+    assert [claim.user for claim in quota.claims()] == ["john", "mary"]
     assert list(quota.reconcile()) == []
 
 
