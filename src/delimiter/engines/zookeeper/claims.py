@@ -16,6 +16,9 @@ __all__ = ["Claims", "Kept", "Names"]
 #: Ids that the node of an external id remembers: the last ones that had it.
 _NAMES_KEPT: Final = 1000
 
+#: Claims read before those who asked for them may look.
+_READ_AT_ONCE: Final = 500
+
 
 @dataclass(slots=True)
 class Kept:
@@ -86,7 +89,7 @@ class Claims:
         return [read_claim(node, path) for path, node in nodes.items() if node is not None]
 
     def below(self, roots: Collection[Kept]) -> Iterator[list[Kept]]:
-        """All below these, level by level."""
+        """All below these, level by level, some at a time: whoever has seen enough need not read on."""
         level = list(roots)
         while level:
             blocks = [
@@ -95,9 +98,11 @@ class Claims:
                 for number in range(-(-one.entry.children // CHILDREN_IN_BLOCK))
             ]
             names = [name for found in self._session.children_of(blocks).values() for name in found]
-            level = self.with_digests(names)
-            if level:
-                yield level
+            level = []
+            for start in range(0, len(names), _READ_AT_ONCE):
+                some = self.with_digests(names[start : start + _READ_AT_ONCE])
+                level += some
+                yield some
 
 
 def read_claim(node: Node, path: str) -> Kept:

@@ -140,9 +140,10 @@ class Decision:
             self._know(level)
             alive += sum(not one.entry.ended for one in level)
             if alive * _LEAST > LARGEST:
+                most = LARGEST // _LEAST
                 raise InvalidRequest(
-                    f"more than {alive - 1} live claims hang on {roots[0].entry.id!r}: ZooKeeper takes no more than"
-                    f" about {LARGEST // _LEAST} in one step; release or transfer the claims below it first, in parts"
+                    f"more than {most} live claims hang on {roots[0].entry.id!r}, and ZooKeeper takes no more than that"
+                    " in one step; release or transfer the claims below it first, in parts"
                 )
 
     def _know(self, kept: Iterable[Kept]) -> None:
