@@ -204,7 +204,12 @@ class _Attempt:
             with suppress(UnknownClaim):
                 if isinstance(change, Release | Transfer):
                     roots.append(self._ledger.find(change.id))
-        self._know(self._claims.lock_below(self._connection, roots))
+        below = self._claims.lock_below(self._connection, roots)
+        self._know(below)
+        if below and self._now is not None and not self._placed:
+            # To lock them may have taken until those above ran out: all of them are judged by one moment, after it.
+            self._now = None
+            self._read_clock()
         for change in changes:
             if isinstance(change, Provision) and change.external_id is not None:
                 self._know_holder(change)
