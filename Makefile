@@ -27,7 +27,7 @@ SOURCES := pyproject.toml uv.lock $(shell find src \( -name __pycache__ -prune \
 WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadscope
 SYNC := $(BIN)/uv sync --quiet --frozen --no-editable --all-extras --reinstall-package delimiter
 
-.PHONY: help demo example test quick mutations interleavings lint format docs bench servers clean
+.PHONY: help demo example test quick mutations interleavings soak lint format docs bench servers clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,10 @@ mutations: $(VENV)/.dev ## takes out each guard in turn; the tests must notice (
 interleavings: $(VENV)/.dev ## two operations at once in every order of their statements, on PostgreSQL and MariaDB (ARGS="--only sweep")
 	@tools/install-servers
 	@PYTHONPATH=tests:. $(BIN)/python -m interleavings $(ARGS)
+
+soak: $(VENV)/.dev ## minutes of faults on each store, judged (ARGS="--store mariadb --minutes 10 --seed 7")
+	@tools/install-servers || echo "*** stores without a server are left out ***"
+	@PYTHONPATH=tests $(BIN)/python -m soak $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy (strict) and the house's arrows
 	$(BIN)/ruff check .

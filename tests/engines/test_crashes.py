@@ -17,8 +17,8 @@ import pytest
 import sqlalchemy as sa
 
 from delimiter import ClaimExpired, Delimiter, DelimiterError, OverLimit, Request, StoreUnavailable
-from engines.proxy import CuttingProxy
 from engines.service import assert_sound, eventually
+from proxy import CuttingProxy
 from servers import Server
 
 _OWNERS = [("acme", "john"), ("acme", "mary"), ("zeta", "john")]

@@ -28,7 +28,7 @@ from delimiter import (
 from delimiter.engines.zookeeper import session as sessions
 from delimiter.engines.zookeeper.engine import ZooKeeperEngine
 from delimiter.engines.zookeeper.multi import Multi
-from engines.proxy import CuttingProxy, is_multi
+from proxy import ZOOKEEPER_MULTI, CuttingProxy
 from engines.service import eventually
 from engines.zookeeper_store import open_store
 from servers import Server
@@ -131,7 +131,7 @@ def test_nothing_rests_on_what_a_process_remembers(url: str, quota: Delimiter) -
 @pytest.fixture
 def proxy(url: str) -> Iterator[CuttingProxy]:
     address = make_url(url)
-    proxy = CuttingProxy(address.host or "", address.port or 0, is_commit=is_multi)
+    proxy = CuttingProxy(address.host or "", address.port or 0, commits=ZOOKEEPER_MULTI)
     yield proxy
     proxy.close()
 

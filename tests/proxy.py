@@ -6,41 +6,39 @@ import contextlib
 import re
 import socket
 import threading
-from collections.abc import Callable
 from typing import Final
 
 _COMMIT: Final = re.compile(rb"COMMIT(?!TED)")  # not READ COMMITTED
 
-
-#: ZooKeeper's number for a request that is a multi, behind the packet's length and the request's own number.
-_MULTI: Final = (14).to_bytes(4, "big")
-
-
-def is_multi(data: bytes) -> bool:
-    """Whether a client of ZooKeeper says something that would change several nodes at once."""
-    return data[8:12] == _MULTI
+#: A request to ZooKeeper that is a multi: type 14, behind the packet's length and the request's own number.
+ZOOKEEPER_MULTI: Final = re.compile(rb"\A.{8}\x00\x00\x00\x0e", re.DOTALL)
 
 
 class CuttingProxy:
-    """Passes bytes on, until it is armed: then the next COMMIT reaches the server, and its answer nobody."""
+    """Passes bytes on, until it is armed: then the next COMMIT reaches the server, and its answer nobody.
 
-    def __init__(
-        self, host: str, port: int, *, is_commit: Callable[[bytes], object] = _COMMIT.search
-    ) -> None:
-        self._is_commit = is_commit
+    ``commits`` finds what commits in the bytes of a client, for protocols that do not say COMMIT.
+    """
+
+    def __init__(self, host: str, port: int, *, commits: re.Pattern[bytes] = _COMMIT) -> None:
         self._server = (host, port)
+        self._commits = commits
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._armed = threading.Event()
-        self._last = False
+        self._last = self._lost = False
         self.cut = 0
-        self._sockets: list[socket.socket] = []
+        self._sockets: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def arm(self, *, last: bool = False) -> None:
-        """``last``: afterwards nobody gets through any more."""
+    def arm(self, *, last: bool = False, lost: bool = False) -> None:
+        """``last``: afterwards nobody gets through any more. ``lost``: COMMIT itself does not reach the server."""
         self._last = last
+        self._lost = lost
         self._armed.set()
+
+    def disarm(self) -> None:
+        self._armed.clear()
 
     def close(self) -> None:
         for one in (self._listener, *self._sockets):
@@ -52,8 +50,15 @@ class CuttingProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            server = socket.create_connection(self._server)
-            self._sockets += [client, server]
+            try:
+                server = socket.create_connection(self._server, timeout=5)
+            except OSError:  # the server is gone: so is this wire to it
+                _end(client)
+                continue
+            for one in (client, server):
+                one.settimeout(None)
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._sockets |= {client, server}
             committing = threading.Event()
             for source, target, back in ((client, server, False), (server, client, True)):
                 threading.Thread(
@@ -65,8 +70,11 @@ class CuttingProxy:
     ) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if not back and self._is_commit(data) and self._armed.is_set():
+                if not back and self._armed.is_set() and self._commits.search(data):
                     self._armed.clear()
+                    if self._lost:
+                        self.cut += 1
+                        break
                     committing.set()
                 if back and committing.is_set():
                     self.cut += 1  # the server has answered, so it is done
@@ -74,8 +82,9 @@ class CuttingProxy:
                         _end(self._listener)
                     break
                 target.sendall(data)
-        _end(source)
-        _end(target)
+        for one in (source, target):
+            _end(one)
+            self._sockets.discard(one)
 
 
 def _end(one: socket.socket) -> None:
