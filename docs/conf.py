@@ -1,6 +1,12 @@
 """Sphinx configuration: MyST pages; the reference comes from the docstrings of the installed package."""
 
+import sys
 from importlib.metadata import version as _version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from capability_table import capability_table
 
 project = "Delimiter"
 author = "The Delimiter authors"
@@ -10,7 +16,8 @@ version = release = _version("delimiter")
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
-myst_enable_extensions = ["colon_fence", "deflist", "attrs_inline"]
+myst_enable_extensions = ["colon_fence", "deflist", "attrs_inline", "substitution"]
+myst_substitutions = {"capabilities": capability_table()}
 myst_heading_anchors = 3
 suppress_warnings = ["myst.strikethrough"]
 

@@ -28,9 +28,9 @@ from delimiter import (
 from delimiter.engines.zookeeper import session as sessions
 from delimiter.engines.zookeeper.engine import ZooKeeperEngine
 from delimiter.engines.zookeeper.multi import Multi
-from proxy import ZOOKEEPER_MULTI, CuttingProxy
 from engines.service import eventually
 from engines.zookeeper_store import open_store
+from proxy import ZOOKEEPER_MULTI, CuttingProxy
 from servers import Server
 
 pytestmark = pytest.mark.stores("zookeeper")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from galera import Galera, Node
 
+from galera import Galera, Node
 from proxy import CuttingProxy
 from soak.clusters import Cluster, Fault
 

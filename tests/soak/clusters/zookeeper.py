@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from zookeeper_servers import ThrowAwayZooKeeper, ZooKeeperEnsemble
-
 from network import Network
-from proxy import CuttingProxy
+from proxy import ZOOKEEPER_MULTI, CuttingProxy
 from server_process import ServerNotAvailable
 from soak.clusters import Cluster, Fault
-
-#: A request of type 14 is a multi: that is how everything is written.
-_MULTI = re.compile(rb"(?s)^.{8}\x00\x00\x00\x0e")
+from zookeeper_servers import ThrowAwayZooKeeper, ZooKeeperEnsemble
 
 
 class ThreeServers:
@@ -47,7 +42,8 @@ class ThreeServers:
             url = self.url
             if number % 2:
                 proxies = [
-                    CuttingProxy(one.address, one.port, commits=_MULTI) for one in self._ensemble.servers
+                    CuttingProxy(one.address, one.port, commits=ZOOKEEPER_MULTI)
+                    for one in self._ensemble.servers
                 ]
                 self._proxies += proxies
                 url = f"zookeeper://{','.join(f'127.0.0.1:{proxy.port}' for proxy in proxies)}/{self._path}"
