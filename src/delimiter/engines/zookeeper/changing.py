@@ -11,9 +11,9 @@ from delimiter.engines.zookeeper.deciding import Decision, Suspected, Unproven
 from delimiter.engines.zookeeper.expiry import Expiry
 from delimiter.engines.zookeeper.ground import Ground
 from delimiter.engines.zookeeper.locking import Closing
-from delimiter.engines.zookeeper.multi import Multi
+from delimiter.engines.zookeeper.multi import LARGEST_OF_ONE, Multi
 from delimiter.engines.zookeeper.writing import Writer
-from delimiter.errors import Conflict
+from delimiter.errors import Conflict, DelimiterError
 
 __all__ = ["Changes"]
 
@@ -36,6 +36,7 @@ class Changes:
             return self._apply(changes)
         except Conflict:
             self._writer.forget()
+            self._claims.doubt()
             self._ground.rulebook.doubt()
             raise
 
@@ -49,6 +50,8 @@ class Changes:
                 multi = self._writer.multi(decision)
                 if multi or settled:
                     self._commit(multi, changes)
+                    if not multi and any(isinstance(one, DelimiterError) for one in answers):
+                        self._confirm(decision)
                     return answers
             except Unproven:
                 pass
@@ -59,6 +62,18 @@ class Changes:
             now = self._ground.meet()
             edition = self._closing.opened()
 
+    def _confirm(self, decision: Decision) -> None:
+        """What was refused rested on rules and claims that stood while counters were read; else ``Conflict``.
+
+        A limit that was raised, and usage that grew because of it, must not be held against each other.
+        """
+        versions: dict[str, int | None] = {self._ground.layout.rules: decision.edition.version}
+        versions.update({one.path: one.version for one in decision.kept.values()})
+        versions.update({one.path: one.version for one in decision.names.values()})
+        for path, node in self._ground.session.read_all(versions).items():
+            if versions[path] != (None if node is None else node.version):
+                raise Conflict("what was just read has changed")
+
     def _commit(self, multi: Multi, changes: Sequence[Change]) -> None:
         if any(isinstance(change, Release | Transfer) for change in changes):
             multi.refuse_too_large(
@@ -67,5 +82,5 @@ class Changes:
         elif any(isinstance(change, Admit) and len(change.claims) > 1 for change in changes):
             multi.refuse_too_large("this list of claims", "claim it in parts")
         else:
-            multi.refuse_too_large("this claim", "claim fewer resources at once")
+            multi.refuse_too_large("this claim", "claim fewer resources at once", largest=LARGEST_OF_ONE)
         self._ground.session.commit(multi)

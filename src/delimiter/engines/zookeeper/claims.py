@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from delimiter.engines.records import Entry
 from delimiter.engines.zookeeper.ground import Ground
-from delimiter.engines.zookeeper.layout import CHILDREN_IN_BLOCK, Owned, damaged, decode, digest, encode
+from delimiter.engines.zookeeper.layout import (
+    CHILDREN_IN_BLOCK,
+    Owned,
+    damaged,
+    decode,
+    digest,
+    encode,
+    is_written_so,
+)
 from delimiter.engines.zookeeper.session import Node
+from delimiter.model import ClaimState
 
 __all__ = ["Claims", "Kept", "Names"]
 
 #: Ids that the node of an external id remembers: the last ones that had it.
 _NAMES_KEPT: Final = 1000
+#: Fewer if they are so long that their node would be larger than this: it is part of multis.
+_NAMES_LARGEST: Final = 64 * 1024
+
+
+_STATES: Final = frozenset(get_args(ClaimState))
+#: The end of the year 9999 in microseconds since 1970: the last that a ``datetime`` can tell.
+_LAST_MOMENT: Final = 253_402_300_799_999_999
+_NONE: Final = type(None)
+#: What the fields of a claim's node are.
+_FIELDS: Final[Mapping[str, tuple[type, ...]]] = {
+    "id": (str,),
+    "resources": (dict,),
+    "project": (str, _NONE),
+    "user": (str, _NONE),
+    "parent": (str, _NONE),
+    "external_id": (str, _NONE),
+    "state": (str,),
+    "expires_at": (int, _NONE),
+    "ended_at": (int, _NONE),
+    "fingerprint": (str,),
+    "children": (int,),
+    "block": (int,),
+    "place": (int,),
+    "below": (int, _NONE),
+}
 
 #: Claims read before those who asked for them may look.
 _READ_AT_ONCE: Final = 500
@@ -53,7 +87,12 @@ class Names:
     version: int | None
 
     def encoded(self) -> bytes:
-        return encode({"external_id": self.external_id, "ids": self.ids[-_NAMES_KEPT:]})
+        ids = self.ids[-_NAMES_KEPT:]
+        data = encode({"external_id": self.external_id, "ids": ids})
+        while len(data) > _NAMES_LARGEST and len(ids) > 1:
+            ids = ids[len(ids) // 2 :]
+            data = encode({"external_id": self.external_id, "ids": ids})
+        return data
 
 
 class Claims:
@@ -62,6 +101,24 @@ class Claims:
     def __init__(self, ground: Ground) -> None:
         self._session = ground.session
         self._layout = ground.layout
+        self._forgetting: int | None = None
+
+    def forgetting(self, *, remembered: bool) -> int:
+        """The version of the node that whoever forgets claims writes.
+
+        To be asked for before claims are read, and checked when something rests on them: a node that was deleted and
+        made again has the versions that it had before, so that its own version proves nothing.
+        """
+        if self._forgetting is None or not remembered:
+            node = self._session.read(self._layout.ended)
+            if node is None:
+                raise damaged(self._layout.ended)
+            self._forgetting = node.version
+        return self._forgetting
+
+    def doubt(self) -> None:
+        """Claims may have been forgotten meanwhile."""
+        self._forgetting = None
 
     def with_ids(self, ids: Iterable[str]) -> dict[str, Kept]:
         """Those of these ids that are known."""
@@ -107,10 +164,19 @@ class Claims:
 
 def read_claim(node: Node, path: str) -> Kept:
     content = decode(node.data, path)
-    try:
-        return _kept(content, node, path)
-    except (KeyError, TypeError, ValueError) as error:
-        raise damaged(path) from error
+    if not is_written_so(content, _FIELDS) or not _is_sound(content):
+        raise damaged(path)
+    return _kept(content, node, path)
+
+
+def _is_sound(content: dict[str, Any]) -> bool:
+    moments = [one for one in (content["expires_at"], content["ended_at"]) if one is not None]
+    return (
+        content["state"] in _STATES
+        and all(type(amount) is int for amount in content["resources"].values())
+        and all(0 <= one <= _LAST_MOMENT for one in moments)
+        and min(content["children"], content["block"], content["place"]) >= 0
+    )
 
 
 def encode_claim(
@@ -141,7 +207,7 @@ def encode_claim(
 def _kept(content: dict[str, Any], node: Node, path: str) -> Kept:
     entry = Entry(
         id=content["id"],
-        resources={str(name): int(amount) for name, amount in content["resources"].items()},
+        resources=content["resources"],
         project=content["project"],
         user=content["user"],
         parent=content["parent"],
@@ -151,17 +217,17 @@ def _kept(content: dict[str, Any], node: Node, path: str) -> Kept:
         ended_at=content["ended_at"],
         fingerprint=content["fingerprint"],
         # Those made in one step have one number: their places tell them apart.
-        key=(node.made << 24) + int(content["place"]),
+        key=(node.made << 24) + content["place"],
         # Some time in that millisecond.
         changed_at=node.written_at * 1000 + 1 + int(content.get("offset", 0)),
-        children=int(content["children"]),
+        children=content["children"],
     )
     return Kept(
         entry=entry,
         path=path,
         version=node.version,
-        block=int(content["block"]),
-        place=int(content["place"]),
+        block=content["block"],
+        place=content["place"],
         below=content["below"],
         owned=Owned.of(digest(entry.id), entry.project, entry.user),
         ending=entry.expires_at,
@@ -180,6 +246,11 @@ def _read_names(node: Node | None, path: str, external_id: str) -> Names:
     if node is None:
         return Names(path, external_id, [], None)
     content = decode(node.data, path)
-    if content.get("external_id") != external_id or not isinstance(content.get("ids"), list):
+    ids = content.get("ids")
+    if (
+        content.get("external_id") != external_id
+        or not isinstance(ids, list)
+        or not all(isinstance(one, str) for one in ids)
+    ):
         raise damaged(path)
-    return Names(path, external_id, content["ids"], node.version)
+    return Names(path, external_id, ids, node.version)

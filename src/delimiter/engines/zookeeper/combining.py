@@ -84,13 +84,11 @@ class Combining:
     def _decide(self, together: Sequence[_Waiting]) -> None:
         try:
             answers = iter(self._apply([change for one in together for change in one.changes]))
-        except InvalidRequest as error:
-            if len(together) == 1:
-                together[0].settle(None, error)
-                return
-            for one in together:  # which of them it is, is seen when each is decided alone
-                self._decide([one])
         except BaseException as error:
+            if len(together) > 1 and _is_of_one(error):
+                for one in together:  # which of them it is, is seen when each is decided alone
+                    self._decide([one])
+                return
             for one in together:
                 one.settle(None, _as_told_to(one, together, error))
             if not isinstance(error, Exception):
@@ -98,6 +96,13 @@ class Combining:
         else:
             for one in together:
                 one.settle([next(answers) for _ in one.changes], None)
+
+
+def _is_of_one(error: BaseException) -> bool:
+    """Whether the others may be better off alone: one asks for what cannot be, or for what is damaged."""
+    return isinstance(error, InvalidRequest) or (
+        isinstance(error, StoreUnavailable) and not (error.retryable or error.in_doubt)
+    )
 
 
 def _as_told_to(one: _Waiting, together: Sequence[_Waiting], error: BaseException) -> Exception:

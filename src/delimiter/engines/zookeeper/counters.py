@@ -61,7 +61,7 @@ def read_counter(node: Node, path: str) -> tuple[str, Scope, Held]:
     try:
         kind, name = content["scope"]
         own, elsewhere = map(tuple, (content["own"], content["elsewhere"]))
-        if len(own) != len(elsewhere) or len(own) != 2:
+        if len(own) != 2 or len(elsewhere) != 2 or any(type(one) is not int for one in (*own, *elsewhere)):
             raise damaged(path)
         return content["resource"], Scope(kind, name), Held(own, elsewhere, node.version)
     except (KeyError, TypeError, ValueError) as error:

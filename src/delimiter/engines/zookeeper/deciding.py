@@ -52,6 +52,8 @@ class Decision:
         self._settled = settled
         self.edition = edition
         self.now = now
+        #: Before anything is read: whether claims that this rests on are forgotten, and made again, meanwhile.
+        self.forgetting = claims.forgetting(remembered=not settled)
         self.accounts = Accounts(ground.session, ground.layout, edition)
         self.ledger = Ledger(path=self.accounts.path, now=now)
         #: What was read: claims by their ids, and who has had an external id.
@@ -99,6 +101,11 @@ class Decision:
             self.names.update(self._claims.look_up((), [external_id])[1])
         return self.names[external_id]
 
+    @property
+    def rests_on_claims(self) -> bool:
+        """Whether it rests on claims, or on who had an external id, that were there before."""
+        return bool(self.kept) or any(one.version is not None for one in self.names.values())
+
     # -- loading ------------------------------------------------------------------------------------------------
 
     def _load(self, changes: Sequence[Change]) -> None:
@@ -124,6 +131,10 @@ class Decision:
             if one.ids and (name in externals or name not in found) and one.ids[-1] not in found
         }
         found.update(self._claims.with_ids(holders))
+        if not self._settled and any(one.entry.ended for one in found.values()):
+            # Whoever has an external id now may not have been heard of, and what ended is not written: no version
+            # would tell.
+            raise Unproven
         self._know(found.values())
         self._load_below(changes)
 

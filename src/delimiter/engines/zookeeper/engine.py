@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar, cast
 
@@ -25,7 +27,7 @@ from delimiter.engines.zookeeper.rulebook import Rulebook
 from delimiter.engines.zookeeper.session import Session
 from delimiter.engines.zookeeper.upkeep import Upkeep
 from delimiter.engines.zookeeper.writing import Blocks, Writer
-from delimiter.errors import Unsupported
+from delimiter.errors import Conflict, Unsupported
 from delimiter.model import Claim, OwnLimit, Project, Scope
 
 if TYPE_CHECKING:
@@ -50,6 +52,9 @@ __all__ = ["ZooKeeperEngine"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+#: Seconds at most before drifts are looked for again.
+_LONGEST_PAUSE: Final = 0.2
 
 _KINDS: Final = ("total", "project", "user")
 
@@ -81,7 +86,7 @@ class ZooKeeperEngine(Engine):
     def __init__(self, address: Address, options: OpenOptions) -> None:
         session, layout = Session(address, options.timeout), Layout(address.path)
         self.ground = ground = Ground(session, layout, Rulebook(session, layout))
-        self._create = options.create
+        self._create, self._timeout = options.create, options.timeout
         self._making = threading.Lock()
         self._is_made = False
         closing, claims, self._log = Closing(ground), Claims(ground), EventLog(ground)
@@ -261,7 +266,14 @@ class ZooKeeperEngine(Engine):
 
     @_call
     def _drifts(self, *, repair: bool) -> list[Drift]:
-        return self._upkeep.drifts(repair=repair)
+        until = time.monotonic() + self._timeout
+        while True:
+            try:
+                return self._upkeep.drifts(repair=repair)
+            except Conflict:  # an edit is under way; nobody else tries this again
+                if time.monotonic() > until:
+                    raise
+                self.pause(random.uniform(0, _LONGEST_PAUSE))  # noqa: S311 - jitter
 
     @_call
     def prepare(self) -> None:

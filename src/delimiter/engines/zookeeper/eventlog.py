@@ -131,7 +131,7 @@ def _event(content: dict[str, Any], number: int, path: str) -> Event:
             used=content["used"],
             at=instant(content["at"]),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, OverflowError, TypeError) as error:
         raise damaged(path) from error
 
 

@@ -13,6 +13,7 @@ No list of children grows past what one answer can carry (``jute.maxbuffer``, 1 
     /names/SS/D                which claims have had an external id
     /live                      the number of the newest block
     /live/BLOCK/D.P.U          live claims, in blocks as they were made; P, U: short digests of the owner
+    /ended                     written whenever claims are forgotten
     /ended/BLOCK/TIME.D.P.U    ended claims, in the block in which they were made
     /ending/HOUR/TIME.D        reservations, by when they run out
     /events                    the number of the newest event
@@ -23,13 +24,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zlib
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from delimiter.errors import StoreUnavailable
 from delimiter.model import Scope
 
-__all__ = ["LAYOUT", "Layout", "Owned", "decode", "digest", "encode", "part_of", "shard", "short"]
+__all__ = [
+    "LAYOUT",
+    "Layout",
+    "Owned",
+    "as_number",
+    "damaged",
+    "decode",
+    "digest",
+    "encode",
+    "is_written_so",
+    "part_of",
+    "shard",
+    "short",
+]
 
 #: The version of this layout; a store of another one is not touched.
 LAYOUT: Final = 1
@@ -43,7 +59,10 @@ CHILDREN_IN_BLOCK: Final = 4096
 #: Parts of the rules. An edit writes each part that it touches anew, and reading all rules reads every part.
 PARTS: Final = 512
 
+_DIGEST: Final = re.compile("[0-9a-f]{32}")
 _PLAIN: Final = 1024
+#: Bytes of a node's content before it is compressed, at most.
+_LONGEST: Final = 64 * 1024 * 1024
 
 
 def digest(*words: str) -> str:
@@ -75,12 +94,21 @@ def encode(value: Any) -> bytes:
 def decode(data: bytes, path: str) -> dict[str, Any]:
     """What :func:`encode` has written; anything else was written by somebody else."""
     try:
-        value = json.loads(data if data[:1] == b"{" else zlib.decompress(data))
-    except (ValueError, zlib.error):
+        value = json.loads(data if data[:1] == b"{" else _decompressed(data))
+    except (ValueError, RecursionError, zlib.error):
         value = None
     if not isinstance(value, dict):
         raise damaged(path)
     return value
+
+
+def _decompressed(data: bytes) -> bytes:
+    """Not more than anything of ours could be: a few bytes may stand for gigabytes."""
+    stream = zlib.decompressobj()
+    text = stream.decompress(data, _LONGEST)
+    if not stream.eof:
+        raise ValueError("too long, or not whole")
+    return text
 
 
 def damaged(path: str) -> StoreUnavailable:
@@ -89,6 +117,21 @@ def damaged(path: str) -> StoreUnavailable:
         " store's path, or it was damaged",
         retryable=False,
     )
+
+
+def is_written_so(content: Mapping[str, Any], fields: Mapping[str, tuple[type, ...]]) -> bool:
+    """Whether these fields are there, and of these types."""
+    return fields.keys() <= content.keys() and all(
+        type(content[name]) in types for name, types in fields.items()
+    )
+
+
+def as_number(name: str, path: str, base: int = 16) -> int:
+    """A number in the name of a node."""
+    try:
+        return int(name, base)
+    except ValueError as error:
+        raise damaged(path) from error
 
 
 class Owned(NamedTuple):
@@ -104,8 +147,10 @@ class Owned(NamedTuple):
 
     @classmethod
     def read(cls, name: str) -> Owned:
-        found, project, user = name.split(".")[-3:]
-        return cls(found, project, user)
+        parts = name.split(".")[-3:]
+        if len(parts) < 3 or not _DIGEST.fullmatch(parts[0]):
+            raise damaged(name)
+        return cls(*parts)
 
     def __str__(self) -> str:
         return ".".join(self)

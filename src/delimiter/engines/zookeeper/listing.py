@@ -15,7 +15,7 @@ from delimiter.engines.records import instant
 from delimiter.engines.zookeeper.claims import Claims, Kept
 from delimiter.engines.zookeeper.expiry import Expiry
 from delimiter.engines.zookeeper.ground import Ground
-from delimiter.engines.zookeeper.layout import Owned, short
+from delimiter.engines.zookeeper.layout import Owned, as_number, short
 from delimiter.model import Claim, Consumer, Running, Scope
 from delimiter.refusals import unknown_claim
 
@@ -78,20 +78,25 @@ class Listing:
     def _blocks(self, query: ClaimQuery, rules: Rules, start: int) -> Iterator[list[Kept]]:
         """The claims that may be asked for, in order, from this block on."""
         layout, session = self._ground.layout, self._ground.session
-        above = {layout.live, layout.ended}
+        above = [layout.live, layout.ended]  # in this order: what ends meanwhile is in one of them
         if query.state is None or query.state in ("reserved", "provisioned"):
-            above = {layout.live}
+            above = [layout.live]
         elif query.state == "released":
-            above = {layout.ended}
+            above = [layout.ended]
         wanted = _shorts(query, rules)
         numbers = sorted(
-            {one for names in session.children_of(above).values() for one in names if int(one) >= start}
+            {
+                one
+                for path, names in session.children_of(above).items()
+                for one in names
+                if as_number(one, path, 10) >= start
+            }
         )
         for first in range(0, len(numbers), _BLOCKS):
             some = numbers[first : first + _BLOCKS]
-            entries = session.children_of(f"{one}/{number}" for number in some for one in above)
-            for number in some:
-                names = [name for one in above for name in entries[f"{one}/{number}"]]
+            entries = session.children_of(f"{one}/{block}" for block in some for one in above)
+            for block in some:
+                names = [name for one in above for name in entries[f"{one}/{block}"]]
                 yield self._claims_of(names, wanted, query.user)
 
     def _claims_of(self, names: Iterable[str], projects: set[str] | None, user: str | None) -> list[Kept]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Final
 
 from delimiter.engines.zookeeper.ground import Ground
 from delimiter.engines.zookeeper.multi import Multi
@@ -18,6 +19,9 @@ from delimiter.engines.zookeeper.rulebook import Edition
 from delimiter.errors import Conflict, DelimiterError
 
 __all__ = ["Closed", "Closing"]
+
+#: Seconds to open again what was closed, even if the call has used up its time: better than to end the session.
+_TO_OPEN: Final = 1.0
 
 
 class Closed:
@@ -95,9 +99,11 @@ class Closing:
         ground = self._ground
         ground.rulebook.doubt()
         try:
-            edition = ground.rulebook.current()
-            if edition.closed == token:
-                Closed(ground, edition, 0).give_up()
+            with ground.session.at_least(_TO_OPEN):
+                ground.meet()  # what was sent before this has happened by now, or never will
+                edition = ground.rulebook.current()
+                if edition.closed == token:
+                    Closed(ground, edition, 0).give_up()
         except DelimiterError:
             ground.session.close()
 

@@ -6,11 +6,14 @@ from typing import Any, Final
 
 from delimiter.errors import InvalidRequest
 
-__all__ = ["LARGEST", "Multi"]
+__all__ = ["LARGEST", "LARGEST_OF_ONE", "Multi"]
 
 #: Bytes of one multi. Servers take packets of up to 1 MiB (``jute.maxbuffer``) from clients and from each other, and
 #: add to what they were sent.
 LARGEST: Final = 800 * 1024
+
+#: Bytes of the multi that makes one claim, so that there is room for what its end takes.
+LARGEST_OF_ONE: Final = 600 * 1024
 
 #: What each operation adds to its path and data: its head, lengths, a version, and for a new node its ACL.
 _HEAD: Final = 80
@@ -42,11 +45,11 @@ class Multi:
         self._operations += other._operations
         self.size += other.size
 
-    def refuse_too_large(self, what: str, advice: str) -> None:
+    def refuse_too_large(self, what: str, advice: str, *, largest: int = LARGEST) -> None:
         """``InvalidRequest`` before anything is sent: a server would only drop the connection."""
-        if self.size > LARGEST:
+        if self.size > largest:
             raise InvalidRequest(
-                f"{what} does not fit into one step: ZooKeeper takes {LARGEST // 1024} KiB at once, and this would be"
+                f"{what} does not fit into one step: ZooKeeper takes {largest // 1024} KiB at once, and this would be"
                 f" {self.size // 1024 + 1} KiB in {len(self)} changes; {advice}"
             )
 

@@ -7,13 +7,21 @@ rules may grow past what one node can hold; only those that changed are read aga
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from delimiter.engines.memory.rules import Rules
 from delimiter.engines.memory.tree import Tree
-from delimiter.engines.zookeeper.layout import Layout, damaged, decode, digest, encode, part_of
+from delimiter.engines.zookeeper.layout import (
+    Layout,
+    damaged,
+    decode,
+    digest,
+    encode,
+    is_written_so,
+    part_of,
+)
 from delimiter.engines.zookeeper.multi import Multi
 from delimiter.engines.zookeeper.session import Node, Session
 from delimiter.errors import Conflict, StoreUnavailable
@@ -22,6 +30,15 @@ from delimiter.model import UNLIMITED, Resource, Scope
 __all__ = ["Edition", "Rulebook", "is_limited"]
 
 _ATTEMPTS: Final = 20
+_NONE: Final = type(None)
+#: What the fields of the head are.
+_HEAD: Final[Mapping[str, tuple[type, ...]]] = {
+    "version": (int,),
+    "revision": (int,),
+    "overbooking": (bool,),
+    "closed": (str, _NONE),
+    "parts": (dict,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +94,14 @@ class Rulebook:
                 raise StoreUnavailable(
                     f"the store's nodes are gone: {self._layout.rules} is missing", retryable=False
                 )
-            if self._known is None or self._known.version != head.version:
-                edition = self._edition(head)
+            edition = self._known  # other threads may put theirs there at any time, and not in order
+            if edition is None or edition.version != head.version:
+                edition = self._edition(head, edition)
                 if edition is None:
                     continue
                 self._known = edition
             self._doubted = False
-            return self._known
+            return edition
         raise Conflict("the rules are edited all the time")
 
     def check(self, multi: Multi, edition: Edition) -> None:
@@ -119,12 +137,12 @@ class Rulebook:
         }
         multi.set(self._layout.rules, encode(head), edition.version)
 
-    def _edition(self, node: Node) -> Edition | None:
+    def _edition(self, node: Node, before: Edition | None) -> Edition | None:
         """``None``: it was edited while its parts were read."""
         head = decode(node.data, self._layout.rules)
-        if not {"version", "revision", "overbooking", "closed", "parts"} <= head.keys():
+        if not is_written_so(head, _HEAD):
             raise damaged(self._layout.rules)
-        known = self._known.parts if self._known is not None else {}
+        known = before.parts if before is not None else {}
         revisions: dict[str, int] = head["parts"]
         parts = {
             name: part
@@ -139,7 +157,10 @@ class Rulebook:
             if content.get("revision") != revisions[paths[path]]:
                 return None
             parts[paths[path]] = _Part(content["revision"], part.version, content)
-        return Edition(_rules(head, parts), node.version, head, parts)
+        try:
+            return Edition(_rules(head, parts), node.version, head, parts)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise damaged(self._layout.rules) from error
 
 
 def _rules(head: dict[str, Any], parts: dict[str, _Part]) -> Rules:

@@ -103,6 +103,17 @@ class Session:
         finally:
             self._call.deadline = before
 
+    @contextmanager
+    def at_least(self, seconds: float) -> Iterator[None]:
+        """So much time is left for what is inside, whatever was left for the call."""
+        before = getattr(self._call, "deadline", None)
+        if before is not None:
+            self._call.deadline = max(before, time.monotonic() + seconds)
+        try:
+            yield
+        finally:
+            self._call.deadline = before
+
     def left(self) -> float:
         """Seconds that are left for this call."""
         deadline: float | None = getattr(self._call, "deadline", None)

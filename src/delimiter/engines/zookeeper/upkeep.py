@@ -8,13 +8,13 @@ from typing import Final, NamedTuple
 from delimiter.engines.memory.rules import Rules
 from delimiter.engines.zookeeper.claims import Claims, Kept
 from delimiter.engines.zookeeper.counters import Held
-from delimiter.engines.zookeeper.eventlog import EventLog, crossing
+from delimiter.engines.zookeeper.eventlog import EventLog, Happening, crossing
 from delimiter.engines.zookeeper.expiry import Expiry
 from delimiter.engines.zookeeper.ground import Ground
 from delimiter.engines.zookeeper.holdings import Holdings, Key
-from delimiter.engines.zookeeper.layout import CHILDREN_IN_BLOCK, Owned, damaged, digest, short
+from delimiter.engines.zookeeper.layout import CHILDREN_IN_BLOCK, Owned, as_number, digest, short
 from delimiter.engines.zookeeper.locking import Closed, Closing
-from delimiter.engines.zookeeper.multi import Multi
+from delimiter.engines.zookeeper.multi import LARGEST, Multi
 from delimiter.engines.zookeeper.rulebook import is_limited
 from delimiter.model import Drift, Scope
 
@@ -71,11 +71,8 @@ class Upkeep:
                 old = []
                 for name in names:
                     moment, _, owned = name.partition(".")
-                    try:
-                        if int(moment, 16) <= until:
-                            old.append(_Old(Owned.read(owned).digest, f"{block}/{name}"))
-                    except ValueError as error:
-                        raise damaged(f"{block}/{name}") from error
+                    if as_number(moment, block) <= until:
+                        old.append(_Old(Owned.read(owned).digest, f"{block}/{name}"))
                 if old or not names:
                     yield block, old
 
@@ -90,6 +87,7 @@ class Upkeep:
         external_ids = {kept.external_id for kept, _ in going if kept.external_id is not None}
         names = self._claims.look_up((), external_ids)[1]
         multi = Multi()
+        multi.set(layout.ended, b"", -1)
         for kept, listed in going:
             entry, name = kept.entry, kept.owned.digest
             for number in range(-(-entry.children // CHILDREN_IN_BLOCK)):
@@ -108,7 +106,12 @@ class Upkeep:
                 multi.set(one.path, one.encoded(), one.version)
             else:
                 multi.delete(one.path, one.version)
-        self._ground.session.commit(multi)
+        if multi.size > LARGEST and len(going) > 1:
+            half = len(going) // 2
+            self._forget(going[:half])
+            self._forget(going[half:])
+        else:
+            self._ground.session.commit(multi)
 
     def _remove_block(self, ended: str) -> None:
         """A block that is empty in both lists goes, but for the newest, which new claims are listed in."""
@@ -143,14 +146,19 @@ class Upkeep:
     def _repair(
         self, closed: Closed, found: Sequence[Key], recorded: Holdings, actual: dict[Key, Held]
     ) -> None:
-        multi, happenings = Multi(), []
+        """In several steps if there are many: each counter is right by itself, and nothing else changes meanwhile."""
+        multi, happenings = Multi(), list[Happening]()
         for key in found:
+            if multi.size > LARGEST // 4:  # what there is to tell comes on top
+                self._events.write(multi, happenings, closed.now)
+                self._ground.rulebook.check(multi, closed.edition)
+                self._ground.session.commit(multi)
+                multi, happenings = Multi(), []
             actual[key].write(multi, self._ground.layout.counter(*key), *key)
             limit = closed.edition.rules.maximum(key)
             happenings += crossing(*key, (limit, recorded[key].whole[0]), (limit, actual[key].whole[0]))
         self._events.write(multi, happenings, closed.now)
         self._ground.rulebook.open(multi, closed.edition)
-        multi.refuse_too_large("this repair", "the counters of too many scopes are off at once")
         closed.commit(multi)
 
     def _read(self, rules: Rules, keys: Sequence[Key] | None) -> tuple[Holdings, dict[Key, Held]]:

@@ -87,6 +87,8 @@ class Writer:
         if not written:
             return multi
         self._ground.rulebook.check(multi, decision.edition)
+        if decision.rests_on_claims:
+            multi.check(self._layout.ended, decision.forgetting)
         for kept in decision.kept.values():
             if not is_written(kept.entry) and not kept.entry.ended:
                 multi.check(kept.path, kept.version)
