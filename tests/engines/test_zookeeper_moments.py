@@ -5,18 +5,32 @@ Each test lets another process act at exactly that moment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import os
+import signal
+import time
+import zlib
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from typing import Any
 
 import pytest
 
-from delimiter import ClaimConflict, Delimiter, OverLimit, Request, StoreUnavailable
-from delimiter.engine import OpenOptions, open_engine
+from delimiter import ClaimConflict, Delimiter, DelimiterError, OverLimit, Request, StoreUnavailable
+from delimiter.changes import Admit, NewClaim, Release
 from delimiter.engines.zookeeper import claims as claims_module
 from delimiter.engines.zookeeper import expiry as expiry_module
 from delimiter.engines.zookeeper import upkeep as upkeep_module
+from delimiter.engines.zookeeper.claims import Claims
+from delimiter.engines.zookeeper.combining import _Waiting
 from delimiter.engines.zookeeper.counters import Accounts
 from delimiter.engines.zookeeper.engine import ZooKeeperEngine
+from delimiter.engines.zookeeper.layout import digest
 from delimiter.engines.zookeeper.multi import Multi
+from delimiter.engines.zookeeper.session import Node
+from engines.zookeeper_store import open_store
+from servers import Server
 
 pytestmark = pytest.mark.stores("zookeeper")
 
@@ -28,8 +42,7 @@ def url(database_url: Callable[[str], str]) -> str:
 
 @pytest.fixture
 def engine(url: str) -> Iterator[ZooKeeperEngine]:
-    engine = open_engine(url, OpenOptions(timeout=30))
-    assert isinstance(engine, ZooKeeperEngine)
+    engine = open_store(url)
     yield engine
     engine.close()
 
@@ -143,10 +156,6 @@ def test_one_who_asks_for_something_damaged_does_not_disturb_others(
     url: str, quota: Delimiter, engine: ZooKeeperEngine
 ) -> None:
     """Guard: ``_is_of_one``: changes that are decided together are decided alone when one of them cannot be."""
-    from delimiter.changes import Release
-    from delimiter.engines.zookeeper.combining import _Waiting
-    from delimiter.engines.zookeeper.layout import digest
-
     quota.claim({"cores": 1}, user="john", id="damaged")
     quota.claim({"cores": 1}, user="john", id="whole")
     engine.ground.session.client.set(engine.ground.layout.claim(digest("damaged")), b"{}")
@@ -233,7 +242,7 @@ def test_an_external_id_stays_small_however_often_it_is_used_again() -> None:
     """Guard: the size of a name's node, which every claim that uses the name again must write."""
     ids = [f"{n:04}" + "🚀" * 251 for n in range(1000)]
     names = claims_module.Names("/path", "vm", ids, 0)
-    kept = claims_module._read_names(claims_module.Node(names.encoded(), 1, 1, 1, 0), "/path", "vm").ids
+    kept = claims_module._read_names(Node(names.encoded(), 1, 1, 1, 0), "/path", "vm").ids
     assert kept == ids[-len(kept) :]
     assert len(kept) > 10
     assert len(names.encoded()) <= 64 * 1024
@@ -248,3 +257,137 @@ def test_a_reconcile_waits_for_an_edit(
     editing.__enter__()
     monkeypatch.setattr(engine, "pause", lambda _: editing.__exit__(None, None, None))
     assert list(quota.reconcile(repair=True)) == []
+
+
+# --- servers that do not answer -------------------------------------------------------------------
+
+
+def test_first_calls_end_in_time_however_many_there_are(url: str, zookeeper_server: Server) -> None:
+    """Guard: each caller waits for the connection beside the others, and nobody for a client to stop."""
+    if not zookeeper_server.throw_away:
+        pytest.skip("a server of your own is not stopped")
+    with Delimiter(url, timeout=1) as hurried, ThreadPoolExecutor(12) as pool:
+        os.kill(zookeeper_server.pid, signal.SIGSTOP)  # type: ignore[attr-defined]
+        began = time.monotonic()
+        try:
+            errors = list(pool.map(lambda _: _error_of(hurried.usage), range(12)))
+        finally:
+            os.kill(zookeeper_server.pid, signal.SIGCONT)  # type: ignore[attr-defined]
+        assert time.monotonic() - began < 5
+        assert {type(error) for error in errors} == {StoreUnavailable}
+
+
+def _error_of(call: Callable[[], object]) -> DelimiterError | None:
+    try:
+        call()
+    except DelimiterError as error:
+        return error
+    return None
+
+
+# --- a follower that lags -------------------------------------------------------------------------
+
+
+def test_a_release_by_an_external_id_that_has_passed_on(
+    quota: Delimiter, other: Delimiter, engine: ZooKeeperEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: what ended is looked at again behind a write. Beside a change that commits it would be taken as it is.
+
+    Our server has not heard yet that another claim has the external id by now.
+    """
+    quota.claim({"cores": 1}, user="john", id="first", external_id="vm")
+    quota.release("first")
+    look_up = Claims.look_up
+    lagging = [deepcopy(look_up(engine._listing._claims, ["vm"], ["vm"]))]
+    other.claim({"cores": 1}, user="mary", id="second", external_id="vm")
+
+    def stale(self: Claims, ids: Collection[str], names: Collection[str]) -> Any:
+        return lagging.pop() if lagging else look_up(self, ids, names)
+
+    monkeypatch.setattr(Claims, "look_up", stale)
+    fresh = NewClaim("ours", {"disk": 1}, user="john")
+    assert [type(one) for one in engine.apply([Admit((fresh,)), Release("vm")])] == [tuple, tuple]
+    assert quota.get_claim("second").state == "released"
+    assert [claim.id for claim in quota.claims()] == ["ours"]
+
+
+# --- what others have written ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"a":' * 50_000,
+        zlib.compress(b'{"a":"' + b"x" * 70_000_000 + b'"}'),
+        b'{"external_id":"vm","ids":[[null]]}',
+        b'{"external_id":"vm","ids":["c",7]}',
+    ],
+    ids=["deep", "long", "a list", "a number"],
+)
+def test_a_name_that_somebody_else_has_written(
+    quota: Delimiter, engine: ZooKeeperEngine, content: bytes
+) -> None:
+    quota.claim({"cores": 1}, user="john", id="c", external_id="vm")
+    engine.ground.session.client.set(engine.ground.layout.name("vm"), content)
+    for call in (lambda: quota.get_claim("vm"), lambda: quota.release("vm")):
+        with pytest.raises(StoreUnavailable, match="not as Delimiter writes it"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("resources", []),
+        ("resources", {"cores": "1"}),
+        ("project", 7),
+        ("state", "gone"),
+        ("expires_at", "soon"),
+        ("expires_at", 2**60),
+        ("ended_at", -1),
+        ("children", -1),
+        ("block", None),
+        ("place", True),
+    ],
+)
+def test_a_claim_that_somebody_else_has_written(
+    quota: Delimiter, engine: ZooKeeperEngine, field: str, value: object
+) -> None:
+    quota.claim({"cores": 1}, user="john", id="c")
+    path = engine.ground.layout.claim(digest("c"))
+    client = engine.ground.session.client
+    client.set(path, json.dumps({**json.loads(client.get(path)[0]), field: value}).encode())
+    for call in (
+        lambda: quota.get_claim("c"),
+        lambda: quota.release("c"),
+        lambda: list(quota.claims()),
+        lambda: list(quota.reconcile()),
+    ):
+        with pytest.raises(StoreUnavailable, match="not as Delimiter writes it"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "node, call",
+    [
+        ("live/foo", "claims"),
+        ("live/00000000/foo", "claims"),
+        ("live/00000000/a.b.c", "reconcile"),
+        ("ending/foo", "usage"),
+        ("ending/00000000/foo", "expire"),
+        ("ended/00000000/foo", "prune"),
+    ],
+)
+def test_a_node_in_the_lists_that_is_not_ours(
+    quota: Delimiter, engine: ZooKeeperEngine, node: str, call: str
+) -> None:
+    quota.claim({"cores": 1}, user="john")
+    engine.ground.session.client.create(f"{engine.ground.layout.root}/{node}", makepath=True)
+    calls: dict[str, Callable[[], object]] = {
+        "claims": lambda: list(quota.claims()),
+        "reconcile": lambda: list(quota.reconcile()),
+        "usage": quota.usage,
+        "expire": quota.expire_reservations,
+        "prune": lambda: quota.prune(older_than=0),
+    }
+    with pytest.raises(StoreUnavailable, match="not as Delimiter writes it"):
+        calls[call]()

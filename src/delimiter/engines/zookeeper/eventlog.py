@@ -156,7 +156,8 @@ class _Bell(Bell):
     def _watch(self) -> None:
         # A watch that could not be set rings for nothing only later: at the end of the wait.
         try:
-            client = self._ground.session.client
-            client.get_async(self._ground.layout.events, watch=lambda _: self._rung.set())
+            client = self._ground.session.client_at_hand
+            if client is not None:
+                client.get_async(self._ground.layout.events, watch=lambda _: self._rung.set())
         except (KazooException, DelimiterError):
             return

@@ -105,7 +105,7 @@ class Closing:
                 if edition.closed == token:
                     Closed(ground, edition, 0).give_up()
         except DelimiterError:
-            ground.session.close()
+            ground.session.abandon()
 
     def _relieve(self, edition: Edition) -> None:
         """Open a store whose editor is gone."""

@@ -28,6 +28,7 @@ from kazoo.exceptions import (
     RuntimeInconsistency,
 )
 from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.protocol.states import KeeperState
 from kazoo.retry import KazooRetry
 from kazoo.security import make_digest_acl
 
@@ -80,6 +81,8 @@ class Session:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._client: KazooClient | None = None
+        #: Whether it is connected just now.
+        self._live: threading.Event | None = None
         self._process = os.getpid()
         self._call = threading.local()
         self._reckoned: tuple[int, float] | None = None
@@ -130,42 +133,52 @@ class Session:
 
     @property
     def client(self) -> KazooClient:
+        """Made at the first call. While it is not connected it is waited for, by each caller for the time they have."""
         with self._lock:
             if self._client is None:
-                self._client = self._connected()
-            return self._client
+                client = self._made()
+                self._live = client.start_async()
+                self._client = client
+            client, live = self._client, self._live
+        if live is None or client.client_state == KeeperState.AUTH_FAILED or live.wait(self.left()):
+            return client
+        raise StoreUnavailable(
+            f"no ZooKeeper server of {self.address.hosts} answered within {self._timeout:g} s"
+        )
+
+    @property
+    def client_at_hand(self) -> KazooClient | None:
+        """The client if there is one, connected or not."""
+        return self._client
 
     def close(self) -> None:
         self.notice_fork()
+        if (client := self._taken_away()) is not None:
+            _stop(client)
+
+    def abandon(self) -> None:
+        """End the session, and begin another with the next call. Nobody waits for servers that may not answer."""
+        if (client := self._taken_away()) is not None:
+            threading.Thread(target=_stop, args=(client,), daemon=True).start()
+
+    def _taken_away(self) -> KazooClient | None:
         with self._lock:
             client, self._client = self._client, None
-        if client is not None:
-            client.stop()
-            client.close()
+        return client
 
-    def _connected(self) -> KazooClient:
+    def _made(self) -> KazooClient:
         address = self.address
         acl, auth = None, None
         if address.user is not None:
             auth = [("digest", f"{address.user}:{address.password}")]
             acl = [make_digest_acl(address.user, address.password, all=True)]
-        client = KazooClient(
+        return KazooClient(
             hosts=address.hosts,
             timeout=_SESSION_TIMEOUT,
             auth_data=auth,
             default_acl=acl,
             connection_retry=KazooRetry(max_tries=-1, delay=0.05, backoff=2, max_delay=1.0),
         )
-        try:
-            client.start(timeout=self.left())
-        except (KazooException, KazooTimeoutError, OSError) as error:
-            with suppress(KazooException, OSError):
-                client.stop()
-            client.close()
-            raise StoreUnavailable(
-                f"no ZooKeeper server of {address.hosts} answered within {self._timeout:g} s"
-            ) from error
-        return client
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -294,6 +307,12 @@ class Session:
         if known is None or time.monotonic() - known[1] > _RECKONED_FOR:
             return self.meet(clock)
         return known[0] + int((time.monotonic() - known[1]) * 1_000_000)
+
+
+def _stop(client: KazooClient) -> None:
+    with suppress(KazooException, OSError):
+        client.stop()
+    client.close()
 
 
 def _unavailable(error: Exception, *, in_doubt: bool) -> StoreUnavailable:

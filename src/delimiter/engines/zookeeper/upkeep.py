@@ -172,6 +172,8 @@ class Upkeep:
         for kept in self._live(None if keys is None else _owners(rules, keys)):
             entry = kept.entry
             for resource, amount in entry.resources.items():
+                if resource not in rules.definitions:  # the rules are not as they were
+                    continue
                 reserved = amount if entry.state == "reserved" else 0
                 for key, elsewhere in _counters(rules, resource, entry.project, entry.user):
                     if keys is None or key in sums:
