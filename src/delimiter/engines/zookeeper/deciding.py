@@ -140,12 +140,16 @@ class Decision:
 
     def _load_below(self, changes: Sequence[Change]) -> None:
         roots = []
-        for change in changes:
-            if isinstance(change, Release | Transfer):
-                try:
-                    roots.append(self.kept[self.ledger.find(change.id).id])
-                except DelimiterError:
-                    continue
+        named = {change.id for change in changes if isinstance(change, Release | Transfer)}
+        # Whoever gets an external id by one of these changes may be released under it by a later one.
+        named.update(
+            change.id for change in changes if isinstance(change, Provision) and change.external_id in named
+        )
+        for name in sorted(named):
+            try:
+                roots.append(self.kept[self.ledger.find(name).id])
+            except DelimiterError:
+                continue
         alive = 0
         for level in self._claims.below(roots):
             self._know(level)
