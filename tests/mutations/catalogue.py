@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from mutations.claims import CLAIMS
+from mutations.clusters import CLUSTERS
 from mutations.counters import COUNTERS
 from mutations.expiry import UPKEEP
 from mutations.guards import GUARDS
@@ -14,6 +15,6 @@ from mutations.transactions import TRANSACTIONS
 
 __all__ = ["MUTATIONS", "ROOMS"]
 
-ROOMS: Final[tuple[Room, ...]] = (*COUNTERS, *CLAIMS, *UPKEEP, *GUARDS, *RULES, *TRANSACTIONS)
+ROOMS: Final[tuple[Room, ...]] = (*COUNTERS, *CLAIMS, *UPKEEP, *GUARDS, *RULES, *TRANSACTIONS, *CLUSTERS)
 
 MUTATIONS: Final[tuple[Mutation, ...]] = tuple(mutation for room in ROOMS for mutation in room.mutations)

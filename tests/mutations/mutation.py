@@ -22,6 +22,8 @@ STORES: Final = {
     "sqlite": "TestSQLite",
     "postgresql": "TestPostgreSQL",
     "mariadb": "TestMariaDB",
+    "zookeeper": "TestZooKeeper",
+    "galera": "TestGalera",
 }
 
 

@@ -35,7 +35,7 @@ _ALL_UNCHANGED: Final = 1800
 
 _FAILED: Final = 1
 
-_NEEDS_SERVER: Final = ("postgresql", "mariadb")
+_NEEDS_SERVER: Final = ("postgresql", "mariadb", "zookeeper", "galera")
 
 
 @dataclass(frozen=True, slots=True)
