@@ -17,13 +17,11 @@ import pytest
 import sqlalchemy as sa
 
 from delimiter import Conflict, Delimiter
+from driver_errors import met_another
 
 READ_COMMITTED: Final = "READ COMMITTED"
 REPEATABLE_READ: Final = "REPEATABLE READ"
 SERIALIZABLE: Final = "SERIALIZABLE"
-
-#: What a caller's own statement or COMMIT raises when its transaction met another one.
-_MET_ANOTHER: Final = {"40001", "40P01", 1213, 1205, 1020}
 
 
 @dataclass(frozen=True)
@@ -137,13 +135,6 @@ def until_decided(transaction: Callable[[], Any], *, within: float = 120.0) -> t
             conflicts += 1
         Event().wait(random.uniform(0, min(0.25, 0.001 * 2 ** min(conflicts, 10))))
     raise AssertionError(f"not decided within {within} s, after {conflicts} conflicts")
-
-
-def met_another(error: sa.exc.DBAPIError) -> bool:
-    """Whether the caller's own statement failed because of another transaction."""
-    original = error.orig
-    code = getattr(original, "sqlstate", None) or (original.args[0] if original and original.args else None)
-    return code in _MET_ANOTHER or "database is locked" in str(original)
 
 
 def assert_sound(quota: Delimiter) -> None:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from delimiter import Conflict, Delimiter, OverLimit
+from driver_errors import met_another
 from engines.instances import ROWS, Instances
 from engines.service import (
     PLACES,
@@ -20,7 +21,6 @@ from engines.service import (
     SERVER_PLACES,
     Place,
     eventually,
-    met_another,
     until_decided,
     waiting_for_locks,
 )

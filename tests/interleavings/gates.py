@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from driver_errors import DEADLOCKS, codes_of
 from interleavings.stage import Kind, Stage, Step
 
-__all__ = ["Gates", "codes_of"]
+__all__ = ["Gates"]
 
 _LOCKS: Final = re.compile(r"\bFOR (NO KEY UPDATE|UPDATE|SHARE|KEY SHARE)\b|\bLOCK IN SHARE MODE\b")
 _UNNOTICED: Final = re.compile(r"\s*(SAVEPOINT|RELEASE SAVEPOINT|SET)\b")
@@ -87,13 +88,8 @@ class Gates:
             self._stage.gate(Step(kind, "", tables), _session(connection))
 
     def _at_error(self, context: Any) -> None:
-        if codes_of(context.original_exception) & {"40P01", 1213}:
+        if codes_of(context.original_exception) & DEADLOCKS:
             self._stage.notice_deadlock()
-
-
-def codes_of(error: Any) -> set[Any]:
-    """PostgreSQL's error code, or MariaDB's number (to whose errors PyMySQL gives a code of its own choice too)."""
-    return {getattr(error, "sqlstate", None), *error.args[:1]} - {None}
 
 
 def _session(connection: sa.Connection) -> int:

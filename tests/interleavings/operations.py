@@ -9,14 +9,11 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from delimiter import Conflict, Delimiter, DelimiterError, OverLimit, Request
-from interleavings.gates import codes_of
+from driver_errors import met_another
 from interleavings.stage import Kind, Stage, Step
 from interleavings.world import COUNTED, ROWS, Store
 
 __all__ = ["BY_NAME", "OPERATIONS", "Hand", "Operation", "answer", "outcome_of"]
-
-#: What a caller's own statement or COMMIT raises when its transaction met another one.
-_MET_ANOTHER: Final = {"40001", "40P01", 1213, 1205, 1020}
 
 #: Attempts of a caller whose transaction met another.
 _ATTEMPTS: Final = 30
@@ -137,7 +134,7 @@ def _in_callers(hand: Hand, level: str, step: Callable[[sa.Connection], Any]) ->
         except (Conflict, _Met):
             pass
         except sa.exc.DBAPIError as error:
-            if not codes_of(error.orig) & _MET_ANOTHER:
+            if not met_another(error):
                 raise
         hand.stage.pause()
     return "never decided", None
