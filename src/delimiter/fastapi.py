@@ -49,8 +49,6 @@ _LOG: Final = logging.getLogger(__name__)
 #: What the answer does not tell, and somebody has to know.
 _LOGGED: Final = (InvalidRequest, StoreUnavailable, UnknownResource, Unsupported)
 
-_OPTIONS: Final = ("project", "user", "id", "parent", "external_id")
-
 #: Requests that may wait for locks at once where the driver is not asynchronous.
 _WAITING: Final = 40
 _ENTRIES: Final = RunVar[anyio.CapacityLimiter]("delimiter_entries")
@@ -113,8 +111,7 @@ def claimed(
     >>> a_claim.scope
     'function'
     """
-    if project is None and user is None:
-        raise InvalidRequest("name a project, a user or both: somebody must be charged")
+    validation.refuse_nobody(project, user)
     if expires_in is not None:
         validation.microseconds(expires_in, "expires_in")
     parameters = _Parameters()
@@ -122,7 +119,7 @@ def claimed(
     the_session = parameters.add(session, "session")
     wanted = _wanted(parameters, resources)
     named = {"project": project, "user": user, "id": id, "parent": parent, "external_id": external_id}
-    options = {name: parameters.add(named[name], name) for name in _OPTIONS if named[name] is not None}
+    options = {name: parameters.add(value, name) for name, value in named.items() if value is not None}
 
     async def guard_of_endpoint(**solved: Any) -> AsyncIterator[Any]:
         opened, joined = the_quota(solved), the_session(solved)

@@ -1,6 +1,6 @@
 """What callers hand in is looked through here, once, before anything reaches a store.
 
-Every function returns the value as engines expect it, or raises :class:`~delimiter.errors.InvalidRequest` with a
+Every function of a value returns it as engines expect it, or raises :class:`~delimiter.errors.InvalidRequest` with a
 sentence that says what is wrong and what would be right.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Final
 from delimiter.errors import InvalidRequest
 from delimiter.model import CEILING, UNLIMITED
 
-__all__ = ["amounts", "floor", "maximum", "microseconds", "name", "optional_name", "text"]
+__all__ = ["amounts", "floor", "maximum", "microseconds", "name", "optional_name", "refuse_nobody", "text"]
 
 _LONGEST_NAME: Final = 255
 _LONGEST_TEXT: Final = 1000
@@ -41,6 +41,12 @@ def name(value: Any, what: str) -> str:
 
 def optional_name(value: Any, what: str) -> str | None:
     return None if value is None else name(value, what)
+
+
+def refuse_nobody(project: object, user: object) -> None:
+    """Somebody pays: at least one of the two is named."""
+    if project is None and user is None:
+        raise InvalidRequest("name a project, a user or both: somebody must be charged")
 
 
 def text(value: Any, what: str) -> str:

@@ -224,8 +224,7 @@ class Watching(Rules):
 def owner(project: Any, user: Any) -> tuple[Scope, ...]:
     """The scopes of an owner; at least one of project and user is named."""
     scopes = Scope.owned(validation.optional_name(project, "project"), validation.optional_name(user, "user"))
-    if not scopes:
-        raise InvalidRequest("name a project, a user or both: somebody must be charged")
+    validation.refuse_nobody(project, user)
     return tuple(scopes)
 
 

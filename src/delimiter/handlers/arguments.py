@@ -56,6 +56,15 @@ class Handler:
         call.__signature__ = self.callers_signature  # type: ignore[attr-defined]
         return call
 
+    def refuse_mixture(self, *, awaited: bool, plain: str, asynchronous: str) -> None:
+        """A coroutine function goes with what is ``awaited``, any other with what is not; the texts say what to use."""
+        if awaited and not self.asynchronous:
+            raise InvalidRequest(f"{self.name} is no coroutine function: use {plain}, or `async def`")
+        if self.asynchronous and not awaited:
+            raise InvalidRequest(
+                f"{self.name} is a coroutine function and would block its event loop: use {asynchronous}"
+            )
+
     def asked(self, value: Any, what: str) -> Asked:
         """``value`` names a parameter, is a function of some of them, or ``None``."""
         if value is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from delimiter import validation
 from delimiter.errors import InvalidRequest
@@ -22,8 +22,6 @@ __all__ = ["Amounts", "awaits", "guarded", "without_zeros"]
 
 #: Amounts by resource, each a number or a function that works it out; or one function for all of them.
 Amounts: TypeAlias = Mapping[str, Any] | Callable[..., Mapping[str, int]]
-
-_OPTIONS: Final = ("project", "user", "id", "parent", "external_id")
 
 
 def guarded(
@@ -80,7 +78,7 @@ def guarded(
             _refuse_mixture(handler, constant)
         store = handler.function_of_arguments(quota, "quota") if constant is None else lambda _: constant  # type: ignore[arg-type]
         wanted = _amounts(handler, resources)
-        options = {name: handler.asked(named[name], name) for name in _OPTIONS}
+        options = {name: handler.asked(value, name) for name, value in named.items()}
         if not isinstance(connection, str):
             raise InvalidRequest(
                 f"connection is the name of a parameter of {handler.name}, not {connection!r}"
@@ -144,8 +142,7 @@ def _looked_through(
     quota: Any, resources: Any, project: Any, user: Any, expires_in: float | timedelta | None
 ) -> Any:
     """What can be found out before there is a handler. The quota, or ``None`` if each call has its own."""
-    if project is None and user is None:
-        raise InvalidRequest("name a project, a user or both: somebody must be charged")
+    validation.refuse_nobody(project, user)
     if expires_in is not None:
         validation.microseconds(expires_in, "expires_in")
     if isinstance(resources, Mapping):
@@ -163,14 +160,9 @@ def _looked_through(
 
 
 def _refuse_mixture(handler: Handler, quota: object) -> None:
-    if awaits(quota) and not handler.asynchronous:
-        raise InvalidRequest(
-            f"{handler.name} is no coroutine function: use delimiter.Delimiter, or `async def`"
-        )
-    if handler.asynchronous and not awaits(quota):
-        raise InvalidRequest(
-            f"{handler.name} is a coroutine function and would block its event loop: use delimiter.aio.Delimiter"
-        )
+    handler.refuse_mixture(
+        awaited=awaits(quota), plain="delimiter.Delimiter", asynchronous="delimiter.aio.Delimiter"
+    )
 
 
 def _amounts(handler: Handler, resources: Amounts) -> Asked:

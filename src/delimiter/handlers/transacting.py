@@ -179,12 +179,8 @@ def _refuse_mixture(handler: Handler, sessions: object) -> None:
         raise InvalidRequest(
             f"the function of {handler.name}'s arguments gave {sessions!r}: it must give a sessionmaker or an engine"
         )
-    if handler.asynchronous and kind == "sync":
-        raise InvalidRequest(
-            f"{handler.name} is a coroutine function and would block its event loop: use an async_sessionmaker or an"
-            " AsyncEngine"
-        )
-    if not handler.asynchronous and kind == "async":
-        raise InvalidRequest(
-            f"{handler.name} is no coroutine function: use a sessionmaker or an Engine, or `async def`"
-        )
+    handler.refuse_mixture(
+        awaited=kind == "async",
+        plain="a sessionmaker or an Engine",
+        asynchronous="an async_sessionmaker or an AsyncEngine",
+    )
