@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, get_args
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CEILING",
+    "SCOPE_KINDS",
     "UNLIMITED",
     "Claim",
     "ClaimState",
@@ -51,6 +52,10 @@ CEILING: Final = 2**63 - 1
 
 ClaimState: TypeAlias = Literal["reserved", "provisioned", "released", "expired"]
 ScopeKind: TypeAlias = Literal["total", "project", "user"]
+
+#: In the order in which scopes are told, everywhere.
+SCOPE_KINDS: Final[tuple[ScopeKind, ...]] = get_args(ScopeKind)
+
 EventKind: TypeAlias = Literal["limit_changed", "over_quota", "back_within_quota"]
 
 #: Whether the limits of a project's children may add up to more than its own.
@@ -87,6 +92,11 @@ class Scope(NamedTuple):
         """The scopes of whoever owns a claim: the project, the user, or both."""
         project_scope = [] if project is None else [cls("project", project)]
         return project_scope + ([] if user is None else [cls("user", user)])
+
+    @property
+    def rank(self) -> int:
+        """The place of its kind where scopes are told in order: the total, projects, users."""
+        return SCOPE_KINDS.index(self.kind)
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}" if self.kind != "total" else "total"

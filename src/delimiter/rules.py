@@ -21,6 +21,7 @@ from delimiter.edits import (
 from delimiter.edits import Keep as _Keep
 from delimiter.errors import InvalidRequest
 from delimiter.model import (
+    SCOPE_KINDS,
     UNLIMITED,
     Overage,
     Overbooking,
@@ -340,7 +341,7 @@ def _definition(resource: Any) -> Resource:
         unit=validation.text(resource.unit, "unit"),
         description=validation.text(resource.description, "description"),
     )
-    for kind in ("total", "project", "user"):
+    for kind in SCOPE_KINDS:
         _refuse_crossed(*checked.default(kind), f"the {kind} limits of {name}")
     return checked
 

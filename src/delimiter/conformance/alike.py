@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from delimiter import Claim, Delimiter, DelimiterError, Explanation, Violation
+from delimiter.model import SCOPE_KINDS
 
 __all__ = ["alike", "by_id", "told"]
 
@@ -30,8 +31,7 @@ def told(call: Callable[[Delimiter], Any], quota: Delimiter) -> Any:
 
 def _ordered(violations: Sequence[Violation]) -> list[Violation]:
     """By resource, then the total, projects from the root down, users; several users stand in any order."""
-    kinds = ("total", "project", "user")
-    places = [(one.resource, kinds.index(one.scope.partition(":")[0])) for one in violations]
+    places = [(one.resource, SCOPE_KINDS.index(one.scope.partition(":")[0])) for one in violations]
     assert places == sorted(places)
     users = iter(sorted((one for one in violations if one.scope.startswith("user:")), key=repr))
     return [next(users) if one.scope.startswith("user:") else one for one in violations]

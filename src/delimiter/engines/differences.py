@@ -89,12 +89,11 @@ class Differences:
 
     def _in_order(self) -> list[tuple[Counter, _Difference]]:
         """By resource; within one, from the whole deployment down the tree of projects to the user."""
-        kinds = ("total", "project", "user")
         return sorted(
             self._by_counter.items(),
             key=lambda item: (
                 item[0].resource,
-                kinds.index(item[0].scope.kind),
+                item[0].scope.rank,
                 item[0].level,
                 item[0].scope.name,
             ),

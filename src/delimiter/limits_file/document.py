@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 from delimiter.errors import InvalidRequest
-from delimiter.model import Overbooking, OwnLimit, Project, Resource, Scope, ScopeKind, in_order
+from delimiter.model import Overbooking, OwnLimit, Project, Resource, Scope, in_order
 
 __all__ = ["Document"]
-
-_KINDS: Final[Mapping[ScopeKind, int]] = {"total": 0, "project": 1, "user": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,7 @@ class Document:
 
 def _limits_in_order(own_limits: Iterable[OwnLimit]) -> tuple[OwnLimit, ...]:
     said = [own for own in own_limits if own.max is not None or own.min is not None]
-    said.sort(key=lambda own: (_KINDS[own.scope.kind], own.scope.name, own.resource))
+    said.sort(key=lambda own: (own.scope.rank, own.scope.name, own.resource))
     return tuple(said)
 
 

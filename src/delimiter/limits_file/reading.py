@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, Final, Literal, TypeAlias, TypeVar, cast, get_args
+from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 from delimiter import validation
 from delimiter.errors import InvalidRequest
@@ -19,7 +19,16 @@ from delimiter.limits_file.nodes import (
     shown_name,
     suggestion,
 )
-from delimiter.model import UNLIMITED, Overbooking, OwnLimit, Project, Resource, Scope, service_of
+from delimiter.model import (
+    SCOPE_KINDS,
+    UNLIMITED,
+    Overbooking,
+    OwnLimit,
+    Project,
+    Resource,
+    Scope,
+    service_of,
+)
 
 __all__ = ["LIMIT_KEYS", "OVERBOOKING", "RESOURCE_KEYS", "SCOPE_KEYS", "SECTIONS", "parse", "service_of"]
 
@@ -102,9 +111,9 @@ class _Reader:
             if (answer := read(value, key)) is not None:
                 said[key] = answer
         resource = Resource(name=name, **said)
-        for kind, prefix in (("total", ""), ("project", "project_"), ("user", "user_")):
-            maximum, minimum = resource.default(cast("Any", kind))
-            self._not_crossed(node, maximum, minimum, prefix)
+        for kind in SCOPE_KINDS:
+            maximum, minimum = resource.default(kind)
+            self._not_crossed(node, maximum, minimum, "" if kind == "total" else f"{kind}_")
         return resource
 
     def _projects(self, section: Node) -> list[Project]:

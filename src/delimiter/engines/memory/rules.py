@@ -10,13 +10,11 @@ from delimiter.engines.memory.tree import Tree
 from delimiter.model import CEILING, UNLIMITED, Resource, Scope, Violation
 from delimiter.refusals import overbooked, unknown_resource
 
-_ORDER_OF_KINDS = ("total", "project", "user")
-
 
 def listed(key: Key) -> tuple[str, int, str]:
     """Where it stands in a list: by resource, kind and name of the scope."""
     resource, scope = key
-    return resource, _ORDER_OF_KINDS.index(scope.kind), scope.name
+    return resource, scope.rank, scope.name
 
 
 @dataclass(slots=True)
@@ -70,7 +68,7 @@ class Rules:
     def position(self, key: Key) -> tuple[str, int, int, str]:
         """By resource; the total, then projects from the root down, then users."""
         resource, scope = key
-        return resource, _ORDER_OF_KINDS.index(scope.kind), self.tree.level(scope), scope.name
+        return resource, scope.rank, self.tree.level(scope), scope.name
 
     def barrier(self, key: Key, owners: Collection[Scope]) -> int | None:
         """What must not be passed. Where nothing limits it, the claim's owner counts up to the ceiling."""

@@ -149,11 +149,8 @@ class Edits:
 
     def _over_quota(self, connection: sa.Connection, touched: set[tuple[str, Scope]]) -> list[Overage]:
         """By resource, then the total, projects, users."""
-        kinds = ("total", "project", "user")
         found = []
-        for name, scope in sorted(
-            touched, key=lambda pair: (pair[0], kinds.index(pair[1].kind), pair[1].name)
-        ):
+        for name, scope in sorted(touched, key=lambda pair: (pair[0], pair[1].rank, pair[1].name)):
             with suppress(UnknownResource):  # undefined again by a later one
                 standing = self._readings.standing(connection, name, scope)
                 if standing.over:

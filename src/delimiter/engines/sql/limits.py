@@ -20,7 +20,7 @@ from delimiter.engines.sql.locking import CounterLocks
 from delimiter.engines.sql.readings import Readings
 from delimiter.engines.sql.sums import Sums
 from delimiter.errors import Conflict
-from delimiter.model import OwnLimit, Resource, Scope, ScopeKind
+from delimiter.model import SCOPE_KINDS, OwnLimit, Resource, Scope
 from delimiter.refusals import still_claimed, still_counted
 
 __all__ = ["Limits"]
@@ -77,8 +77,7 @@ class Limits:
         definition = Definition(row.id, resource, defined=True, version=row.version)
         if not row.defined:
             return self._bounds.of_all(connection, definition)
-        kinds: tuple[ScopeKind, ...] = ("total", "project", "user")
-        if all(before.default(kind) == resource.default(kind) for kind in kinds):
+        if all(before.default(kind) == resource.default(kind) for kind in SCOPE_KINDS):
             return []  # a description or a unit: no counter has to know
         return self._bounds.of_all(
             connection, definition, lambda: self._tell_of_defaults(connection, definition, before)
@@ -203,8 +202,7 @@ class Limits:
             OwnLimit(row.name, Scope(row.kind, row.scope), row.maximum, row.minimum)
             for row in connection.execute(statement)
         ]
-        kinds = ("total", "project", "user")
-        return sorted(found, key=lambda own: (own.resource, kinds.index(own.scope.kind), own.scope.name))
+        return sorted(found, key=lambda own: (own.resource, own.scope.rank, own.scope.name))
 
     def _here(self, resource_id: int, scope: Scope) -> sa.ColumnElement[bool]:
         l = self._tables.limits.c  # noqa: E741

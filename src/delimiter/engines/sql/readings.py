@@ -20,15 +20,13 @@ from delimiter.engines.sql.events import Standing
 from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.projects import within
 from delimiter.engines.sql.sums import halves, whole
-from delimiter.model import UNLIMITED, Claim, Decision, Level, Scope, ScopeKind, Usage, Violation
+from delimiter.model import SCOPE_KINDS, UNLIMITED, Claim, Decision, Level, Scope, ScopeKind, Usage, Violation
 from delimiter.refusals import unknown_claim, unknown_resource
 
 __all__ = ["Readings"]
 
 
 _NOW: Final = sa.bindparam("now", type_=sa.BigInteger)
-
-_KINDS: Final = ("total", "project", "user")
 
 
 class Readings:
@@ -128,7 +126,7 @@ class Readings:
             for name in names:
                 if name not in known:
                     raise unknown_resource(name)
-        rows = sorted(rows, key=lambda row: (row.name, _KINDS.index(row.kind), -row.distance))
+        rows = sorted(rows, key=lambda row: (row.name, SCOPE_KINDS.index(row.kind), -row.distance))
         levels = [Level(row.name, Scope(row.kind, row.scope), row.maximum, *_used(row)) for row in rows]
         return levels if derive is None else self._counts.put_in(connection, levels)
 

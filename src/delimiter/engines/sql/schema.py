@@ -14,6 +14,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
+from delimiter.model import SCOPE_KINDS
+
 __all__ = ["HEAD", "Tables", "exact"]
 
 #: The revision of :mod:`.migrations` that these tables are.
@@ -82,7 +84,7 @@ class Tables:
             sa.Column("description", _TEXT, nullable=False),
             *(
                 sa.Column(f"{kind}_{bound}", sa.BigInteger(), nullable=False)
-                for kind in ("total", "project", "user")
+                for kind in SCOPE_KINDS
                 for bound in ("max", "min")
             ),
             # An undefined resource stays as a row, so that ended claims still tell what they held.

@@ -56,8 +56,6 @@ R = TypeVar("R")
 #: Seconds at most before drifts are looked for again.
 _LONGEST_PAUSE: Final = 0.2
 
-_KINDS: Final = ("total", "project", "user")
-
 #: What reads every claim: with many of them that takes its time.
 _OF_ANY_LENGTH: Final = frozenset({"consumers", "running", "_drifts", "prune"})
 
@@ -174,7 +172,7 @@ class ZooKeeperEngine(Engine):
     @_call
     def own_limits(self) -> list[OwnLimit]:
         rules = self._rules()
-        ordered = sorted(rules.own, key=lambda key: (key[0], _KINDS.index(key[1].kind), key[1].name))
+        ordered = sorted(rules.own, key=lambda key: (key[0], key[1].rank, key[1].name))
         return [OwnLimit(*key, *rules.own[key]) for key in ordered]
 
     @_call
