@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from sqlalchemy import URL, NullPool, create_engine
@@ -135,11 +135,16 @@ def server(pytestconfig: pytest.Config) -> Callable[[str], Server]:
         try:
             return servers.get(name)
         except ServerNotAvailable as reason:
-            if IN_CI:
-                pytest.fail(f"CI must test every engine: {reason}", pytrace=False)
-            pytest.skip(f"ENGINE NOT TESTED: {reason}")
+            not_tested(reason)
 
     return get
+
+
+def not_tested(reason: ServerNotAvailable) -> NoReturn:
+    """Leave the test out, loudly; where every engine must be tested, it fails."""
+    if IN_CI:
+        pytest.fail(f"CI must test every engine: {reason}", pytrace=False)
+    pytest.skip(f"ENGINE NOT TESTED: {reason}")
 
 
 @pytest.fixture

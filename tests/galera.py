@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 
 from network import Host, Network
 from server_process import START_TIMEOUT, ServerNotAvailable, ServerProcess, binary, free_port
-from servers import MariaDB
+from servers import MariaDB, end_mariadb_sessions
 
 NODES = 3
 
@@ -300,7 +300,9 @@ class Galera(MariaDB):
 
     def drop_database(self, url: URL) -> None:
         for node in self.nodes:
-            _end_connections(node, url)
+            engine = create_engine(node.url, poolclass=NullPool)
+            with contextlib.suppress(DBAPIError), engine.connect() as connection:
+                end_mariadb_sessions(connection, url.database)
         super().drop_database(url)
 
     def open_connections(self, url: URL) -> list[str]:
@@ -327,17 +329,6 @@ def _synchronise(node: Node) -> None:
     with create_engine(node.url, poolclass=NullPool).connect() as connection:
         connection.exec_driver_sql("SET SESSION wsrep_sync_wait = 15")
         connection.exec_driver_sql("SELECT 1")
-
-
-def _end_connections(node: Node, url: URL) -> None:
-    engine = create_engine(node.url, poolclass=NullPool)
-    with contextlib.suppress(DBAPIError), engine.connect() as connection:
-        ids = connection.execute(
-            text("SELECT id FROM information_schema.processlist WHERE db = :name"), {"name": url.database}
-        ).scalars()
-        for number in ids.all():
-            with contextlib.suppress(DBAPIError):  # it may have gone by itself
-                connection.execute(text(f"KILL CONNECTION {int(number)}"))
 
 
 def _provider() -> str:

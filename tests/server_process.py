@@ -113,12 +113,24 @@ class ServerProcess:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)  # so that it starts no more children while we look at them
             children = _children(pid)
-            for one in (pid, *children):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(one, signal.SIGKILL)
+            _send([pid, *children], signal.SIGKILL)
             self._process.wait(timeout=10)
             _wait_until_gone(children)
         self._process = None
+
+    def pause(self) -> None:
+        """It stands still, with all it has started, until ``resume``."""
+        assert self._process is not None
+        pid = self._process.pid
+        os.kill(pid, signal.SIGSTOP)  # so that it starts no more children while we look at them
+        _send(_children(pid), signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Goes on, if it is still there."""
+        if self._process is not None:
+            with contextlib.suppress(FileNotFoundError):
+                pid = self._process.pid
+                _send([pid, *_children(pid)], signal.SIGCONT)
 
     def stop(self) -> None:
         """An orderly end, without waiting for clients."""
@@ -208,6 +220,12 @@ def free_port() -> int:
 
 def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _send(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _wait_until_gone(pids: list[int], within: float = 10.0) -> None:

@@ -59,7 +59,7 @@ class Server:
     def start(self) -> None:
         raise ServerNotAvailable(f"{self.name}: a server of your own is not started or killed by tests")
 
-    kill = stop = start
+    kill = stop = pause = resume = start
 
     def close(self) -> None:
         """Ends what was started for the tests."""
@@ -106,12 +106,7 @@ class MariaDB(Server):
     def drop_database(self, url: URL) -> None:
         # DROP DATABASE would wait for the metadata locks of open transactions: end those connections first.
         with self.admin() as connection:
-            ids = connection.execute(
-                text("SELECT id FROM information_schema.processlist WHERE db = :name"), {"name": url.database}
-            ).scalars()
-            for number in ids.all():
-                with contextlib.suppress(DBAPIError):  # it may have gone by itself
-                    connection.execute(text(f"KILL CONNECTION {int(number)}"))
+            end_mariadb_sessions(connection, url.database)
         super().drop_database(url)
 
     def _create_statement(self, name: str) -> str:
@@ -122,6 +117,16 @@ class MariaDB(Server):
 
     def _connections_statement(self) -> str:
         return "SELECT id, command, state, info FROM information_schema.processlist WHERE db = :name"
+
+
+def end_mariadb_sessions(connection: Connection, database: str | None) -> int:
+    """Of all that are connected to this database; how many there were."""
+    sessions = text("SELECT id FROM information_schema.processlist WHERE db = :name")
+    ids = connection.scalars(sessions, {"name": database}).all()
+    for number in ids:
+        with contextlib.suppress(DBAPIError):  # it may have gone by itself
+            connection.execute(text(f"KILL CONNECTION {int(number)}"))
+    return len(ids)
 
 
 class ThrowAwayPostgreSQL(ServerProcess, PostgreSQL):

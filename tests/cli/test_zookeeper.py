@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from cli.conftest import Command
@@ -12,14 +10,9 @@ from delimiter import Delimiter
 pytestmark = pytest.mark.stores("zookeeper")
 
 
-@pytest.fixture
-def store(database_url: Callable[[str], str]) -> str:
-    return database_url("zookeeper")
-
-
-def test_the_verbs(command: Command, store: str) -> None:
+def test_the_verbs(command: Command, store_url: str) -> None:
     def run(*arguments: str) -> int:
-        return command("--store", store, *arguments).status
+        return command("--store", store_url, *arguments).status
 
     assert run("resource", "define", "cores", "--max", "10") == 0
     assert run("claim", "cores=8", "--user", "john", "--id", "c1") == 0
@@ -27,32 +20,32 @@ def test_the_verbs(command: Command, store: str) -> None:
     assert run("limit", "set", "cores", "--user", "john", "--max", "20") == 0
     assert run("project", "add", "acme") == 0
     assert run("transfer", "c1", "--project", "acme") == 0
-    with Delimiter(store) as quota:
+    with Delimiter(store_url) as quota:
         assert quota.usage(project="acme")["cores"].used == 8
     assert run("release", "c1") == 0
     assert run("reconcile") == 0
-    with Delimiter(store) as quota:
+    with Delimiter(store_url) as quota:
         assert [claim.id for claim in quota.claims(state="released")] == ["c1"]
 
 
-def test_a_misspelt_path_makes_no_store(command: Command, store: str) -> None:
-    run = command("--store", store, "usage")
+def test_a_misspelt_path_makes_no_store(command: Command, store_url: str) -> None:
+    run = command("--store", store_url, "usage")
     assert (run.status, run.out) == (3, "")
     assert "There is no store of Delimiter" in run.err
 
 
-def test_doctor_tells_of_a_server_that_stands_alone(command: Command, store: str) -> None:
-    with Delimiter(store) as quota:
+def test_doctor_tells_of_a_server_that_stands_alone(command: Command, store_url: str) -> None:
+    with Delimiter(store_url) as quota:
         quota.define_resource("cores")
-    found = command("--store", store, "doctor", "--json").json
+    found = command("--store", store_url, "doctor", "--json").json
     assert (found["healthy"], found["writable"], found["schema_version"]) == (True, True, "1")
     assert found["engine"].startswith("ZooKeeper 3")
     assert any("stands alone" in one for one in found["advice"])
     assert any("open to everybody" in one for one in found["advice"])
 
 
-def test_a_password_is_not_shown(command: Command, store: str) -> None:
-    named = store.replace("://", "://me:s%2Fecret@")
+def test_a_password_is_not_shown(command: Command, store_url: str) -> None:
+    named = store_url.replace("://", "://me:s%2Fecret@")
     with Delimiter(named) as quota:
         quota.define_resource("cores")
     run = command("--store", named, "doctor")

@@ -24,16 +24,8 @@ from delimiter import (
 from delimiter.conformance.counting import assert_counts, kinds, together, total
 from delimiter.handlers import transactional
 from delimiter.handlers.transacting import as_conflict
-from galera import Galera
 
 pytestmark = pytest.mark.stores("galera")
-
-
-@pytest.fixture
-def addresses(galera_server: Galera, emptied_url: Callable[[str], str]) -> list[str]:
-    """The same empty store by way of each node."""
-    urls = galera_server.urls(sa.make_url(emptied_url("galera")))
-    return [url.render_as_string(hide_password=False) for url in urls]
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -10,16 +10,14 @@ import sqlalchemy as sa
 from delimiter.conformance.races import RaceContract
 from delimiter.conformance.rule_races import RuleRaceContract
 from delimiter.engine import Engine, OpenOptions, open_engine
-from galera import Galera
 
 
 @pytest.mark.stores("galera")
 class TestGalera(RaceContract, RuleRaceContract):
     @pytest.fixture
-    def engine(self, emptied_url: Callable[[str], str], galera_server: Galera) -> Iterator[Engine]:
-        url = sa.make_url(emptied_url("galera"))
-        self.addresses = [one.render_as_string(hide_password=False) for one in galera_server.urls(url)]
-        engine = open_engine(self.addresses[0], OpenOptions(timeout=60))
+    def engine(self, addresses: list[str]) -> Iterator[Engine]:
+        self.addresses = addresses
+        engine = open_engine(addresses[0], OpenOptions(timeout=60))
         yield engine
         engine.close()
 

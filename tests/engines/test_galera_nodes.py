@@ -6,7 +6,7 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -18,13 +18,6 @@ from delimiter.conformance.counting import kinds, together
 from galera import Galera, Node
 
 pytestmark = pytest.mark.stores("galera")
-
-
-@pytest.fixture
-def addresses(galera_server: Galera, emptied_url: Callable[[str], str]) -> list[str]:
-    """The same empty store by way of each node."""
-    urls = galera_server.urls(sa.make_url(emptied_url("galera")))
-    return [url.render_as_string(hide_password=False) for url in urls]
 
 
 # --- making the tables ------------------------------------------------------------------------------------------------

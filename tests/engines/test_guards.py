@@ -16,7 +16,7 @@ from delimiter import (
     OverLimit,
     Usage,
 )
-from engines.instances import ROWS, SIZE, Base, Instances, Volume
+from engines.instances import ROWS, SIZE, Instances, Volume
 from engines.service import PLACES, READ_COMMITTED, Place
 
 _PLACES = [one for one in PLACES if one.values[0].level in ("legacy", "begin", READ_COMMITTED)]
@@ -32,22 +32,6 @@ def quota(rows: Instances) -> Iterator[Delimiter]:
         quota.define_resource("storage.gb", project_max=100)
         rows.counted_by(quota)
         yield quota
-
-
-@pytest.fixture
-def engine(rows: Instances) -> Iterator[sa.Engine]:
-    """With the mapped tables."""
-    Base.metadata.drop_all(rows.engine)
-    Base.metadata.create_all(rows.engine)
-    yield rows.engine
-    Base.metadata.drop_all(rows.engine)
-
-
-@pytest.fixture
-def volumes(quota: Delimiter, engine: sa.Engine) -> sa.Engine:
-    quota.define_resource("volumes", project_max=2)
-    quota.count("volumes", sa.func.count(), project=Volume.project_id, where=Volume.deleted.is_(False))
-    return engine
 
 
 # --- in transactions -----------------------------------------------------------------------------------------------

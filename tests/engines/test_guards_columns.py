@@ -19,7 +19,7 @@ from delimiter import (
     UnknownClaim,
     UnknownResource,
 )
-from engines.instances import ROWS, Base, Instances, Snapshot, Volume, VolumeType
+from engines.instances import ROWS, Instances, Snapshot, Volume, VolumeType
 from engines.service import PLACES, READ_COMMITTED, Place
 
 _PLACES = [one for one in PLACES if one.values[0].level in ("legacy", "begin", READ_COMMITTED)]
@@ -36,27 +36,11 @@ def quota(rows: Instances) -> Iterator[Delimiter]:
         yield quota
 
 
-@pytest.fixture
-def engine(rows: Instances) -> Iterator[sa.Engine]:
-    """With the mapped tables."""
-    Base.metadata.drop_all(rows.engine)
-    Base.metadata.create_all(rows.engine)
-    yield rows.engine
-    Base.metadata.drop_all(rows.engine)
-
-
-@pytest.fixture
-def volumes(quota: Delimiter, engine: sa.Engine) -> sa.Engine:
-    quota.define_resource("volumes", project_max=2)
-    quota.count("volumes", sa.func.count(), project=Volume.project_id, where=Volume.deleted.is_(False))
-    return engine
-
-
 # --- what is counted -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", _ONE_EACH)
-def test_kinds_types_and_rows_of_nobody(place: Place, quota: Delimiter, engine: sa.Engine) -> None:
+def test_kinds_types_and_rows_of_nobody(place: Place, quota: Delimiter, mapped: sa.Engine) -> None:
     """A mapped class that shares its table counts its own rows; a joined table leaves out; NULL counts in the total."""
     for name in ("snapshots", "fast", "all"):
         quota.define_resource(name, max=9)
@@ -64,7 +48,7 @@ def test_kinds_types_and_rows_of_nobody(place: Place, quota: Delimiter, engine: 
     fast = sa.and_(Volume.type_id == VolumeType.id, VolumeType.name == "fast")
     quota.count("fast", sa.func.count(), project=Volume.project_id, where=fast)
     quota.count("all", sa.func.count(Volume.id), project=Volume.project_id)
-    with Session(engine) as session, session.begin():
+    with Session(mapped) as session, session.begin():
         session.add_all([VolumeType(id=1, name="slow"), VolumeType(id=2, name="fast")])
         with quota.guard({"snapshots": 1, "fast": 1, "all": 3}, project="acme", connection=session):
             session.add_all(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -34,18 +33,6 @@ from proxy import ZOOKEEPER_MULTI, CuttingProxy
 from servers import Server
 
 pytestmark = pytest.mark.stores("zookeeper")
-
-
-@pytest.fixture
-def url(database_url: Callable[[str], str]) -> str:
-    return database_url("zookeeper")
-
-
-@pytest.fixture
-def engine(url: str) -> Iterator[ZooKeeperEngine]:
-    engine = open_store(url)
-    yield engine
-    engine.close()
 
 
 @pytest.fixture
@@ -89,14 +76,16 @@ def test_every_result_is_looked_at(
     assert raised.value.retryable is retryable  # type: ignore[attr-defined]
 
 
-def test_what_was_overtaken_is_decided_again(url: str, quota: Delimiter, engine: ZooKeeperEngine) -> None:
+def test_what_was_overtaken_is_decided_again(
+    store_url: str, quota: Delimiter, engine: ZooKeeperEngine
+) -> None:
     """Guard: the versions in the multi. Without them the second claim is made on what the first has read.
 
     Between reading and committing, another process takes the last unit.
     """
     quota.update_limits("cores", max=2)
     quota.claim({"cores": 1}, user="john")
-    other = open_store(url)
+    other = open_store(store_url)
     commit, between = engine.ground.session.commit, threading.Event()
 
     def overtaken(multi: Multi) -> None:
@@ -113,9 +102,9 @@ def test_what_was_overtaken_is_decided_again(url: str, quota: Delimiter, engine:
     assert list(quota.reconcile()) == []
 
 
-def test_nothing_rests_on_what_a_process_remembers(url: str, quota: Delimiter) -> None:
+def test_nothing_rests_on_what_a_process_remembers(store_url: str, quota: Delimiter) -> None:
     """Guard: the version of the rules in every multi."""
-    with Delimiter(url) as other:
+    with Delimiter(store_url) as other:
         other.claim({"cores": 1}, user="john")
         quota.update_limits("cores", user="john", max=1)
         with pytest.raises(OverLimit):
@@ -129,8 +118,8 @@ def test_nothing_rests_on_what_a_process_remembers(url: str, quota: Delimiter) -
 
 
 @pytest.fixture
-def proxy(url: str) -> Iterator[CuttingProxy]:
-    address = make_url(url)
+def proxy(store_url: str) -> Iterator[CuttingProxy]:
+    address = make_url(store_url)
     proxy = CuttingProxy(address.host or "", address.port or 0, commits=ZOOKEEPER_MULTI)
     yield proxy
     proxy.close()
@@ -150,11 +139,11 @@ _IN_DOUBT: dict[str, Callable[[Delimiter], object]] = {
 
 @pytest.mark.parametrize("verb", _IN_DOUBT)
 def test_an_answer_that_is_lost_is_settled(
-    url: str, quota: Delimiter, proxy: CuttingProxy, verb: str
+    store_url: str, quota: Delimiter, proxy: CuttingProxy, verb: str
 ) -> None:
     """Guard: in doubt the change is made again with its id, whose node can be made but once."""
     quota.claim({"cores": 1}, user="mary", id="before")
-    through = make_url(url).set(port=proxy.port).render_as_string()
+    through = make_url(store_url).set(port=proxy.port).render_as_string()
     with Delimiter(through, timeout=30) as cut_off:
         cut_off.usage()
         proxy.arm()
@@ -167,9 +156,9 @@ def test_an_answer_that_is_lost_is_settled(
     quota.define_resource("more")  # the store is not left closed
 
 
-def test_in_doubt_the_caller_is_told(url: str, quota: Delimiter, proxy: CuttingProxy) -> None:
+def test_in_doubt_the_caller_is_told(store_url: str, quota: Delimiter, proxy: CuttingProxy) -> None:
     """Guard: no answer to a multi is ``in_doubt``; the same id settles it later."""
-    through = make_url(url).set(port=proxy.port).render_as_string()
+    through = make_url(store_url).set(port=proxy.port).render_as_string()
     with Delimiter(through, timeout=2) as cut_off:
         cut_off.usage()
         proxy.arm(last=True)
@@ -184,7 +173,9 @@ def test_in_doubt_the_caller_is_told(url: str, quota: Delimiter, proxy: CuttingP
 
 
 @pytest.mark.parametrize("call", ["claim", "usage", "limit"])
-def test_every_call_ends_in_time(url: str, quota: Delimiter, zookeeper_server: Server, call: str) -> None:
+def test_every_call_ends_in_time(
+    store_url: str, quota: Delimiter, zookeeper_server: Server, call: str
+) -> None:
     """A server that is there and does not answer."""
     calls: dict[str, Callable[[Delimiter], object]] = {
         "claim": lambda q: q.claim({"cores": 1}, user="john"),
@@ -193,14 +184,14 @@ def test_every_call_ends_in_time(url: str, quota: Delimiter, zookeeper_server: S
     }
     if not zookeeper_server.throw_away:
         pytest.skip("a server of your own is not stopped")
-    with Delimiter(url, timeout=1) as hurried:
+    with Delimiter(store_url, timeout=1) as hurried:
         hurried.usage()
-        os.kill(zookeeper_server.pid, signal.SIGSTOP)  # type: ignore[attr-defined]
+        zookeeper_server.pause()
         try:
             with pytest.raises(StoreUnavailable):
                 calls[call](hurried)
         finally:
-            os.kill(zookeeper_server.pid, signal.SIGCONT)  # type: ignore[attr-defined]
+            zookeeper_server.resume()
     quota.claim({"cores": 1}, user="mary")
     assert list(quota.reconcile()) == []
 
@@ -235,11 +226,11 @@ def _is_claimed(quota: Delimiter, id: str) -> bool:
 
 
 def test_an_edit_whose_session_expired_changes_nothing(
-    url: str, quota: Delimiter, engine: ZooKeeperEngine
+    store_url: str, quota: Delimiter, engine: ZooKeeperEngine
 ) -> None:
     """Guard: the lock goes with the session, and the multi that writes the edit needs it."""
     version = quota.version()
-    with Delimiter(url, timeout=30) as other:
+    with Delimiter(store_url, timeout=30) as other:
         with engine._edits._closing.closed() as closed:
             _expire(engine)
             other.claim({"cores": 1}, user="john")  # opens the store again
@@ -253,25 +244,25 @@ def test_an_edit_whose_session_expired_changes_nothing(
         assert other.usage()["cores"].used == 1
 
 
-def _close_and_wait(url: str, closed: Any) -> None:
+def _close_and_wait(store_url: str, closed: Any) -> None:
     sessions._SESSION_TIMEOUT = 1.0  # type: ignore[misc]
-    engine = open_store(url)
+    engine = open_store(store_url)
     engine.make_sure()
     with engine._edits._closing.closed():
         closed.set()
         threading.Event().wait()
 
 
-def test_an_editor_that_is_killed(url: str, quota: Delimiter, engine: ZooKeeperEngine) -> None:
+def test_an_editor_that_is_killed(store_url: str, quota: Delimiter, engine: ZooKeeperEngine) -> None:
     """Guard: a store that is closed, and whose lock is gone, is opened by whoever comes next."""
     version = quota.version()
     context = multiprocessing.get_context("spawn")
     closed = context.Event()
-    editor = context.Process(target=_close_and_wait, args=(url, closed))
+    editor = context.Process(target=_close_and_wait, args=(store_url, closed))
     editor.start()
     try:
         assert closed.wait(60)
-        with Delimiter(url, timeout=0.3) as hurried, pytest.raises((Conflict, StoreUnavailable)):
+        with Delimiter(store_url, timeout=0.3) as hurried, pytest.raises((Conflict, StoreUnavailable)):
             hurried.claim({"cores": 1}, user="john")
     finally:
         editor.kill()
@@ -312,9 +303,9 @@ def test_a_forked_child_has_a_session_of_its_own(quota: Delimiter) -> None:
     assert quota.usage()["cores"].used == 3
 
 
-def test_no_threads_are_left(url: str) -> None:
+def test_no_threads_are_left(store_url: str) -> None:
     before = set(threading.enumerate())
-    with Delimiter(url) as quota:
+    with Delimiter(store_url) as quota:
         quota.define_resource("cores")
     assert set(threading.enumerate()) - before == set()
     assert quota.resources()[0].name == "cores"  # it can be used again

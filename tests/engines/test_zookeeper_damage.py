@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from delimiter import Delimiter, StoreUnavailable
 from delimiter.engines.zookeeper.engine import ZooKeeperEngine
 from delimiter.engines.zookeeper.layout import digest
-from engines.zookeeper_store import open_store
 
 pytestmark = pytest.mark.stores("zookeeper")
-
-
-@pytest.fixture
-def engine(database_url: Callable[[str], str]) -> Iterator[ZooKeeperEngine]:
-    engine = open_store(database_url("zookeeper"))
-    yield engine
-    engine.close()
 
 
 @pytest.fixture

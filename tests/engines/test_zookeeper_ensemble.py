@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from conftest import IN_CI
+from conftest import not_tested
 from delimiter import Conflict, Delimiter, OverLimit, Request, StoreUnavailable
 from delimiter.conformance import processes
 from engines.service import eventually
@@ -30,9 +30,7 @@ def network() -> Iterator[Network]:
     try:
         network = Network(3)
     except ServerNotAvailable as reason:
-        if IN_CI:
-            pytest.fail(str(reason), pytrace=False)
-        pytest.skip(f"ENGINE NOT TESTED: {reason}")
+        not_tested(reason)
     yield network
     network.close()
 
@@ -42,9 +40,7 @@ def _ensemble(network: Network) -> Iterator[ZooKeeperEnsemble]:
     try:
         ensemble = ZooKeeperEnsemble(3, network)
     except ServerNotAvailable as reason:
-        if IN_CI:
-            pytest.fail(str(reason), pytrace=False)
-        pytest.skip(f"ENGINE NOT TESTED: {reason}")
+        not_tested(reason)
     yield ensemble
     ensemble.close()
 

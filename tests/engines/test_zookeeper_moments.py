@@ -5,8 +5,6 @@ Each test lets another process act at exactly that moment.
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,22 +26,9 @@ from delimiter.engines.zookeeper.engine import ZooKeeperEngine
 from delimiter.engines.zookeeper.layout import digest
 from delimiter.engines.zookeeper.multi import Multi
 from delimiter.engines.zookeeper.session import Node
-from engines.zookeeper_store import open_store
 from servers import Server
 
 pytestmark = pytest.mark.stores("zookeeper")
-
-
-@pytest.fixture
-def url(database_url: Callable[[str], str]) -> str:
-    return database_url("zookeeper")
-
-
-@pytest.fixture
-def engine(url: str) -> Iterator[ZooKeeperEngine]:
-    engine = open_store(url)
-    yield engine
-    engine.close()
 
 
 @pytest.fixture
@@ -55,10 +40,10 @@ def quota(engine: ZooKeeperEngine) -> Delimiter:
 
 
 @pytest.fixture
-def other(url: str, quota: Delimiter) -> Iterator[Delimiter]:
+def other(store_url: str, quota: Delimiter) -> Iterator[Delimiter]:
     """Another process."""
     assert quota.resources()
-    with Delimiter(url, timeout=30) as other:
+    with Delimiter(store_url, timeout=30) as other:
         yield other
 
 
@@ -152,7 +137,7 @@ def test_a_refusal_is_of_one_moment(
 
 
 def test_one_who_asks_for_something_damaged_does_not_disturb_others(
-    url: str, quota: Delimiter, engine: ZooKeeperEngine
+    store_url: str, quota: Delimiter, engine: ZooKeeperEngine
 ) -> None:
     """Guard: ``_is_of_one``: changes that are decided together are decided alone when one of them cannot be."""
     quota.claim({"cores": 1}, user="john", id="damaged")
@@ -216,7 +201,7 @@ def test_a_store_that_was_closed_after_all_is_opened(
 
 
 def test_what_is_swept_and_forgotten_and_repaired_fits_into_its_steps(
-    url: str, quota: Delimiter, engine: ZooKeeperEngine, monkeypatch: pytest.MonkeyPatch
+    store_url: str, quota: Delimiter, engine: ZooKeeperEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guard: upkeep goes in parts that fit; one that does not would only lose its connection, for ever."""
     for module in (expiry_module, upkeep_module):
@@ -281,17 +266,17 @@ def test_a_reconcile_waits_for_an_edit(
 # --- servers that do not answer -------------------------------------------------------------------
 
 
-def test_first_calls_end_in_time_however_many_there_are(url: str, zookeeper_server: Server) -> None:
+def test_first_calls_end_in_time_however_many_there_are(store_url: str, zookeeper_server: Server) -> None:
     """Guard: each caller waits for the connection beside the others, and nobody for a client to stop."""
     if not zookeeper_server.throw_away:
         pytest.skip("a server of your own is not stopped")
-    with Delimiter(url, timeout=1) as hurried, ThreadPoolExecutor(12) as pool:
-        os.kill(zookeeper_server.pid, signal.SIGSTOP)  # type: ignore[attr-defined]
+    with Delimiter(store_url, timeout=1) as hurried, ThreadPoolExecutor(12) as pool:
+        zookeeper_server.pause()
         began = time.monotonic()
         try:
             errors = list(pool.map(lambda _: _error_of(hurried.usage), range(12)))
         finally:
-            os.kill(zookeeper_server.pid, signal.SIGCONT)  # type: ignore[attr-defined]
+            zookeeper_server.resume()
         assert time.monotonic() - began < 5
         assert {type(error) for error in errors} == {StoreUnavailable}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from kazoo.client import KazooClient
@@ -20,18 +20,6 @@ pytestmark = pytest.mark.stores("zookeeper")
 
 
 @pytest.fixture
-def url(database_url: Callable[[str], str]) -> str:
-    return database_url("zookeeper")
-
-
-@pytest.fixture
-def engine(url: str) -> Iterator[ZooKeeperEngine]:
-    engine = open_store(url)
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
 def quota(engine: ZooKeeperEngine) -> Delimiter:
     quota = Delimiter(engine, timeout=30)
     quota.define_resource("cores", max=100, user_max=9)
@@ -39,8 +27,8 @@ def quota(engine: ZooKeeperEngine) -> Delimiter:
 
 
 @pytest.fixture
-def client(url: str) -> Iterator[KazooClient]:
-    with somebody_else(url) as client:
+def client(store_url: str) -> Iterator[KazooClient]:
+    with somebody_else(store_url) as client:
         yield client
 
 
@@ -51,9 +39,9 @@ def _children(count: int) -> list[Request]:
     return [Request({"cores": 1}, project="acme", parent="root") for _ in range(count)]
 
 
-def test_what_is_too_large_for_one_step_is_refused(url: str) -> None:
+def test_what_is_too_large_for_one_step_is_refused(store_url: str) -> None:
     """Guard: the size is known before anything is sent. A server would only drop the connection."""
-    with Delimiter(url, timeout=60) as quota:
+    with Delimiter(store_url, timeout=60) as quota:
         quota.define_resource("cores", max=10_000)
         with pytest.raises(InvalidRequest, match="in parts"):
             quota.claim_all([Request({"cores": 1}, project="acme") for _ in range(2000)])
@@ -78,10 +66,10 @@ def test_a_name_that_is_too_large_for_one_step(quota: Delimiter) -> None:
     assert len(quota.own_limits()) == 10
 
 
-def test_thousands_of_rules(url: str) -> None:
+def test_thousands_of_rules(store_url: str) -> None:
     """More than one node can hold. Guard: the rules lie in parts, and only parts that changed are written."""
     names = [f"{number:04}" + "x" * 200 for number in range(3000)]
-    with Delimiter(url, timeout=60) as quota, Delimiter(url, timeout=60) as other:
+    with Delimiter(store_url, timeout=60) as quota, Delimiter(store_url, timeout=60) as other:
         quota.define_resource("cores", max=10_000)
         for start in range(0, 3000, 500):
             quota.edit(
@@ -96,7 +84,7 @@ def test_thousands_of_rules(url: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_blocks(url: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks(store_url: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists go on in the next block, and blocks that are empty go."""
     monkeypatch.setattr("delimiter.engines.zookeeper.writing._IN_BLOCK", size)
     monkeypatch.setattr("delimiter.engines.zookeeper.writing._LOOK_EVERY", 1)
@@ -104,8 +92,8 @@ def test_blocks(url: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"delimiter.engines.zookeeper.{module}.CHILDREN_IN_BLOCK", size)
     for module in ("layout", "eventlog"):
         monkeypatch.setattr(f"delimiter.engines.zookeeper.{module}.EVENTS_IN_BLOCK", size + 1)
-    engine = open_store(url)
-    with Delimiter(engine) as quota, Delimiter(open_store(url)) as other:
+    engine = open_store(store_url)
+    with Delimiter(engine) as quota, Delimiter(open_store(store_url)) as other:
         quota.define_resource("cores")
         quota.claim({"cores": 1}, project="acme", id="root")
         for number in range(8):
@@ -135,11 +123,11 @@ def test_blocks(url: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
 # --- whatever else is found at a path -------------------------------------------------------------
 
 
-def test_without_create_nothing_is_made(url: str, client: KazooClient) -> None:
-    with Delimiter(url, create=False) as quota, pytest.raises(StoreUnavailable) as raised:
+def test_without_create_nothing_is_made(store_url: str, client: KazooClient) -> None:
+    with Delimiter(store_url, create=False) as quota, pytest.raises(StoreUnavailable) as raised:
         quota.usage()
     assert not raised.value.retryable
-    assert client.exists(path_of(url)) is None
+    assert client.exists(path_of(store_url)) is None
 
 
 @pytest.mark.parametrize(
@@ -150,23 +138,25 @@ def test_without_create_nothing_is_made(url: str, client: KazooClient) -> None:
         (b'{"delimiter":"store","layout":99}', StoreUnavailable),
     ],
 )
-def test_a_path_that_is_in_use(url: str, client: KazooClient, data: bytes, error: type[Exception]) -> None:
-    client.create(path_of(url), data)
-    with Delimiter(url) as quota, pytest.raises(error):
+def test_a_path_that_is_in_use(
+    store_url: str, client: KazooClient, data: bytes, error: type[Exception]
+) -> None:
+    client.create(path_of(store_url), data)
+    with Delimiter(store_url) as quota, pytest.raises(error):
         quota.define_resource("cores")
-    assert client.get(path_of(url))[0] == data
-    assert client.get_children(path_of(url)) == []
+    assert client.get(path_of(store_url))[0] == data
+    assert client.get_children(path_of(store_url)) == []
 
 
-def test_a_path_that_somebody_has_made_for_us(url: str, client: KazooClient) -> None:
-    client.create(path_of(url))
-    with Delimiter(url) as quota:
+def test_a_path_that_somebody_has_made_for_us(store_url: str, client: KazooClient) -> None:
+    client.create(path_of(store_url))
+    with Delimiter(store_url) as quota:
         quota.define_resource("cores")
         assert quota.resources()[0].name == "cores"
 
 
-def test_a_store_below_other_nodes(url: str) -> None:
-    with Delimiter(f"{url}/deep/down") as quota:
+def test_a_store_below_other_nodes(store_url: str) -> None:
+    with Delimiter(f"{store_url}/deep/down") as quota:
         quota.define_resource("cores", max=1)
         assert quota.limits() == {"cores": 1}
 
@@ -202,21 +192,21 @@ def _url_of(engine: ZooKeeperEngine) -> str:
     return f"zookeeper://{engine.ground.session.address.hosts}{engine.ground.layout.root}"
 
 
-def test_with_a_password(url: str, client: KazooClient) -> None:
+def test_with_a_password(store_url: str, client: KazooClient) -> None:
     """The nodes of a store that is opened with a password are for those who know it."""
-    named = url.replace("://", "://me:s%2Fecret@")
+    named = store_url.replace("://", "://me:s%2Fecret@")
     with Delimiter(named) as quota:
         quota.define_resource("cores", max=2)
         quota.claim({"cores": 1}, user="john")
     with pytest.raises(NoAuthError):
-        client.get(path_of(url))
-    with Delimiter(url) as stranger, pytest.raises(StoreUnavailable) as raised:
+        client.get(path_of(store_url))
+    with Delimiter(store_url) as stranger, pytest.raises(StoreUnavailable) as raised:
         stranger.usage()
     assert "s/ecret" not in str(raised.value)
 
 
-async def _on_loop(url: str) -> int:
-    async with aio.Delimiter(url) as quota:
+async def _on_loop(store_url: str) -> int:
+    async with aio.Delimiter(store_url) as quota:
         await quota.define_resource("cores", max=3)
         await quota.claim({"cores": 2}, user="john", id="c")
         with pytest.raises(OverLimit):
@@ -224,8 +214,8 @@ async def _on_loop(url: str) -> int:
         return (await quota.usage())["cores"].used
 
 
-def test_asyncio(url: str) -> None:
-    assert asyncio.run(_on_loop(url)) == 2
+def test_asyncio(store_url: str) -> None:
+    assert asyncio.run(_on_loop(store_url)) == 2
 
 
 def test_an_unknown_claim(quota: Delimiter) -> None:
