@@ -8,7 +8,7 @@ import socket
 import threading
 from typing import Final
 
-_COMMIT: Final = re.compile(rb"COMMIT(?!TED)")  # not READ COMMITTED
+COMMIT: Final = re.compile(rb"COMMIT(?!TED)")  # not READ COMMITTED
 
 #: A request to ZooKeeper that is a multi: type 14, behind the packet's length and the request's own number.
 ZOOKEEPER_MULTI: Final = re.compile(rb"\A.{8}\x00\x00\x00\x0e", re.DOTALL)
@@ -20,7 +20,7 @@ class CuttingProxy:
     ``commits`` finds what commits in the bytes of a client, for protocols that do not say COMMIT.
     """
 
-    def __init__(self, host: str, port: int, *, commits: re.Pattern[bytes] = _COMMIT) -> None:
+    def __init__(self, host: str, port: int, *, commits: re.Pattern[bytes] = COMMIT) -> None:
         self._server = (host, port)
         self._commits = commits
         self._listener = socket.create_server(("127.0.0.1", 0))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 #: In this order they are run.
 STORES = ("sqlite", "postgresql", "mariadb", "galera", "zookeeper")
@@ -56,7 +56,27 @@ class Cluster(Protocol):
     def close(self) -> None: ...
 
 
+C = TypeVar("C", bound=Cluster)
+
+
 def start(store: str, folder: Path, servers: Any = None) -> AbstractContextManager[Cluster]:
     """A running cluster. ``servers``: servers of the test session that may be used instead of new ones."""
     module = import_module(f"soak.clusters.{store}")
     return module.start(folder, servers)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def on_server(name: str, servers: Any, make: Callable[[Any], C]) -> Iterator[C]:
+    """A cluster on a server of the test session, or, where there is none, on one of its own."""
+    from servers import Servers
+
+    own = None if servers is not None else Servers()
+    try:
+        cluster = make((own if own is not None else servers).get(name))
+        try:
+            yield cluster
+        finally:
+            cluster.close()
+    finally:
+        if own is not None:
+            own.close()

@@ -8,9 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from servers import Server
-from soak.clusters import Cluster
-from soak.clusters.one_server import OneServer, running
+from servers import Server, end_mariadb_sessions
+from soak.clusters import Cluster, on_server
+from soak.clusters.one_server import OneServer
 
 
 class OneMariaDB(OneServer):
@@ -22,16 +22,12 @@ class OneMariaDB(OneServer):
     def _take_connections(self) -> str:
         self._admin = sa.create_engine(self._server.url, poolclass=sa.NullPool).connect()
         self._admin.exec_driver_sql("SET GLOBAL max_connections = 10")  # the least there is
-        sessions = sa.text("SELECT id FROM information_schema.processlist WHERE db = :name")
-        ids = self._admin.scalars(sessions, {"name": self._database.database}).all()
-        for id in ids:
-            with suppress(sa.exc.DBAPIError):  # it may have gone by itself
-                self._admin.exec_driver_sql(f"KILL CONNECTION {int(id)}")
+        ended = end_mariadb_sessions(self._admin, self._database.database)
         fill = sa.create_engine(self._server.url, poolclass=sa.NullPool)
         with suppress(sa.exc.DBAPIError):
             while len(self._taken) < 20:
                 self._taken.append(fill.connect())
-        return f"{len(ids)} sessions are ended, and nobody is let in"
+        return f"{ended} sessions are ended, and nobody is let in"
 
     def _give_back(self) -> None:
         if self._admin is not None:
@@ -42,14 +38,19 @@ class OneMariaDB(OneServer):
             self._taken.clear()
 
     def transactions_left(self, connection: sa.Connection) -> list[str]:
-        statement = sa.text(
-            "SELECT trx_id, trx_state, trx_query, trx_rows_locked FROM information_schema.innodb_trx"
-            " WHERE trx_mysql_thread_id IN (SELECT id FROM information_schema.processlist WHERE db = :name)"
-        )
-        rows = connection.execute(statement, {"name": self._database.database})
-        return [f"a transaction {row.trx_id} in state {row.trx_state}: {row.trx_query}" for row in rows]
+        return transactions_in(connection, self._database.database)
+
+
+def transactions_in(connection: sa.Connection, database: str | None) -> list[str]:
+    """Those that are open there, one line each."""
+    statement = sa.text(
+        "SELECT trx_id, trx_state, trx_query FROM information_schema.innodb_trx"
+        " WHERE trx_mysql_thread_id IN (SELECT id FROM information_schema.processlist WHERE db = :name)"
+    )
+    rows = connection.execute(statement, {"name": database})
+    return [f"a transaction {row.trx_id} in state {row.trx_state}: {row.trx_query}" for row in rows]
 
 
 def start(folder: Path, servers: Any = None) -> AbstractContextManager[Cluster]:
     del folder
-    return running(OneMariaDB, "mariadb", servers)
+    return on_server("mariadb", servers, OneMariaDB)

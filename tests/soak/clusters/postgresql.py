@@ -9,8 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from servers import Server
-from soak.clusters import Cluster
-from soak.clusters.one_server import OneServer, running
+from soak.clusters import Cluster, on_server
+from soak.clusters.one_server import OneServer
 
 
 class OnePostgreSQL(OneServer):
@@ -55,4 +55,4 @@ class OnePostgreSQL(OneServer):
 
 def start(folder: Path, servers: Any = None) -> AbstractContextManager[Cluster]:
     del folder
-    return running(OnePostgreSQL, "postgresql", servers)
+    return on_server("postgresql", servers, OnePostgreSQL)

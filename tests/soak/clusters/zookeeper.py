@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import random
-import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from network import Network
-from proxy import ZOOKEEPER_MULTI, CuttingProxy
+from proxy import ZOOKEEPER_MULTI
 from server_process import ServerNotAvailable
 from soak.clusters import Cluster, Fault
+from soak.clusters.victim import Victim
+from soak.clusters.wires import Wires
 from zookeeper_servers import ThrowAwayZooKeeper, ZooKeeperEnsemble
 
 
@@ -28,35 +28,29 @@ class ThreeServers:
     def __init__(self, ensemble: ZooKeeperEnsemble, network: Network | None, seed: str) -> None:
         self._ensemble = ensemble
         self._network = network
-        self._dice = random.Random(seed)
         self._path = f"soak-{os.getpid()}"
         self.url = ensemble.url(self._path)
         self.service_url = self.url
         self.engine: dict[str, Any] = {}
-        self._proxies: list[CuttingProxy] = []
-        self._victim: ThrowAwayZooKeeper = ensemble.servers[0]
+        self._wires = Wires("multi", ZOOKEEPER_MULTI)
+        self._victim = Victim(ensemble.servers, seed, named=_named, whole=ensemble.wait_until_ready)
 
     def urls(self, count: int) -> Sequence[tuple[str, str]]:
         found = []
         for number in range(count):
             url = self.url
             if number % 2:
-                proxies = [
-                    CuttingProxy(one.address, one.port, commits=ZOOKEEPER_MULTI)
-                    for one in self._ensemble.servers
-                ]
-                self._proxies += proxies
-                url = f"zookeeper://{','.join(f'127.0.0.1:{proxy.port}' for proxy in proxies)}/{self._path}"
+                ports = [self._wires.to(one.address, one.port) for one in self._ensemble.servers]
+                url = f"zookeeper://{','.join(f'127.0.0.1:{port}' for port in ports)}/{self._path}"
             found.append((url, url))
         return found
 
     def faults(self) -> list[Fault]:
         found = [
-            Fault("answers to multis are lost", self._arm, self._disarm),
-            Fault("multis are lost", self._arm_before, self._disarm),
+            *self._wires.faults(),
             Fault("the leader is killed", self._kill_leader, self._start, 1.0, 3.0, takes_a_node=True),
-            Fault("a server is killed", self._kill, self._start, 1.0, 3.0),
-            Fault("a server stands still", self._pause, self._go_on, 0.5, 4.0),
+            Fault("a server is killed", self._victim.kill, self._start, 1.0, 3.0),
+            Fault("a server stands still", self._victim.pause, self._victim.resume, 0.5, 4.0),
         ]
         if self._network is not None:
             found += [
@@ -82,79 +76,45 @@ class ThreeServers:
             yield server.log
 
     def close(self) -> None:
-        for proxy in self._proxies:
-            proxy.close()
+        self._wires.close()
 
     # -- what can be done to it -------------------------------------------------------------------------------------
 
-    def _pick(self) -> ThrowAwayZooKeeper:
-        self._victim = self._dice.choice(self._ensemble.servers)
-        return self._victim
-
-    def _pick_leader(self) -> ThrowAwayZooKeeper:
-        self._victim = self._ensemble.leader
-        return self._victim
-
-    def _named(self, what: str) -> str:
-        return f"{what} server {self._victim.number}"
-
-    def _arm(self) -> str:
-        for proxy in self._proxies:
-            proxy.arm()
-        return "the next answer to a multi is lost, and the connection with it"
-
-    def _arm_before(self) -> str:
-        for proxy in self._proxies:
-            proxy.arm(lost=True)
-        return "the next multi is lost, and the connection with it"
-
-    def _disarm(self) -> None:
-        for proxy in self._proxies:
-            proxy.disarm()
+    def _leader(self) -> ThrowAwayZooKeeper:
+        self._victim.server = self._ensemble.leader
+        return self._victim.server
 
     def _kill_leader(self) -> str:
-        self._pick_leader().kill()
-        return self._named("kill -9 of the leader,")
-
-    def _kill(self) -> str:
-        self._pick().kill()
-        return self._named("kill -9 of")
+        self._leader().kill()
+        return self._victim.told("kill -9 of the leader,")
 
     def _start(self) -> None:
-        self._victim.start()
-        self._ensemble.wait_until_ready()
-
-    def _pause(self) -> str:
-        pid = self._pick().pid
-        assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
-        return self._named("SIGSTOP of")
-
-    def _go_on(self) -> None:
-        if self._victim.pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self._victim.pid, signal.SIGCONT)
+        self._victim.server.start()
         self._ensemble.wait_until_ready()
 
     def _cut_leader(self) -> str:
-        victim = self._pick_leader()
+        victim = self._leader()
         assert self._network is not None
         assert victim.host is not None
         self._network.cut(victim.host)
-        return self._named("clients still reach the leader,")
+        return self._victim.told("clients still reach the leader,")
 
     def _isolate(self) -> str:
-        victim = self._pick()
+        victim = self._victim.draw()
         assert self._network is not None
         assert victim.host is not None
         self._network.isolate(victim.host)
-        return self._named("nobody reaches")
+        return self._victim.told("nobody reaches")
 
     def _heal(self) -> None:
         assert self._network is not None
-        assert self._victim.host is not None
-        self._network.heal(self._victim.host)
+        assert self._victim.server.host is not None
+        self._network.heal(self._victim.server.host)
         self._ensemble.wait_until_ready()
+
+
+def _named(server: ThrowAwayZooKeeper) -> str:
+    return f"server {server.number}"
 
 
 def watch_commits(armed: Path) -> None:
