@@ -19,15 +19,14 @@ class TestMemory(EngineConformance):
         engine.close()
 
 
-class OnSQL(EngineConformance):
-    """One engine on three databases: which one is the name of the class below."""
+class OnStore(EngineConformance):
+    """An engine of a store that has a URL; which one, and how it is empty at each test, the classes below say."""
 
-    store: str
     address = ""
 
     @pytest.fixture
-    def engine(self, emptied_url: Callable[[str], str]) -> Iterator[Engine]:
-        self.address = emptied_url(self.store)
+    def engine(self, empty_store: str) -> Iterator[Engine]:
+        self.address = empty_store
         engine = open_engine(self.address, OpenOptions(timeout=60))
         yield engine
         engine.close()
@@ -39,6 +38,16 @@ class OnSQL(EngineConformance):
 
     def store_url(self, engine: Engine) -> str:
         return self.address
+
+
+class OnSQL(OnStore):
+    """One engine on three databases: which one is the name of the class below."""
+
+    store: str
+
+    @pytest.fixture
+    def empty_store(self, emptied_url: Callable[[str], str]) -> str:
+        return emptied_url(self.store)
 
     def database(self, engine: Engine) -> sa.Engine:
         return sa.create_engine(self.address)
@@ -63,23 +72,11 @@ class TestMariaDB(OnSQL):
 
 
 @pytest.mark.stores("zookeeper")
-class TestZooKeeper(EngineConformance):
+class TestZooKeeper(OnStore):
     """A fresh path for each test: on this store that costs less than to empty one."""
 
     machine_examples = 12
-    address = ""
 
     @pytest.fixture
-    def engine(self, database_url: Callable[[str], str]) -> Iterator[Engine]:
-        self.address = database_url("zookeeper")
-        engine = open_engine(self.address, OpenOptions(timeout=60))
-        yield engine
-        engine.close()
-
-    def open_another(self, engine: Engine) -> Engine:
-        another = open_engine(self.address, OpenOptions(timeout=60))
-        another.clock_offset = engine.clock_offset
-        return another
-
-    def store_url(self, engine: Engine) -> str:
-        return self.address
+    def empty_store(self, database_url: Callable[[str], str]) -> str:
+        return database_url("zookeeper")
