@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import threading
@@ -13,9 +14,10 @@ from functools import partial
 import pytest
 import sqlalchemy as sa
 
-from delimiter import Conflict, Delimiter, OverLimit, StoreUnavailable
+from delimiter import Conflict, Delimiter, OverLimit, StoreUnavailable, aio
 from delimiter.conformance.counting import kinds, together
 from galera import Galera, Node
+from server_process import free_port
 
 pytestmark = pytest.mark.stores("galera")
 
@@ -229,6 +231,22 @@ def test_a_node_without_the_majority_takes_no_claim(addresses: list[str], galera
     finally:
         galera_server.heal(node)
         galera_server.wait_until_whole(3)
+
+
+def test_asyncio_by_one_url_of_all_nodes(addresses: list[str], galera_server: Galera) -> None:
+    """With one among them that does not answer: the driver for asyncio leaves it out, too."""
+    url = galera_server.together(sa.make_url(addresses[0])).replace("pymysql", "asyncmy")
+    url = url.replace("@", f"@127.0.0.1:{free_port()},")
+
+    async def claim(number: int) -> None:
+        async with aio.Delimiter(url) as quota:
+            await quota.define_resource("cores", max=4)
+            await quota.claim({"cores": 1}, user="john", id=f"c{number}")
+
+    for number in range(4):  # each takes the nodes in an order of its own
+        asyncio.run(claim(number))
+    with Delimiter(addresses[2]) as quota, pytest.raises(OverLimit):
+        quota.claim({"cores": 1}, user="john")
 
 
 def test_the_condition_of_a_node(addresses: list[str]) -> None:
