@@ -97,8 +97,8 @@ LOCKS: Final = (
 GENERATIONS: Final = (
     Mutation(
         name="generation-unasked",
-        guard="a locked counter's generation is compared with that of the remembered way",
-        without="a claim is charged along an old way: a new limit above it is not asked, a moved project pays twice",
+        guard="a locked counter's generation is compared with that of the remembered path",
+        without="a claim is charged along an old path: a new limit above it is not asked, a moved project pays twice",
         file=_COUNTERS,
         source="            and own.generation == way.generation\n",
         becomes="",
@@ -109,7 +109,7 @@ GENERATIONS: Final = (
     ),
     Mutation(
         name="ways-of-open-transactions",
-        guard="no way is remembered that was read in a transaction which changes ways",
+        guard="no path is remembered that was read in a transaction which changes paths",
         without="numbers that are rolled back are remembered, and given to other counters",
         file=_COUNTERS,
         source="elif connection.get_transaction() not in self._changing:",
@@ -121,7 +121,7 @@ GENERATIONS: Final = (
     ),
     Mutation(
         name="making-is-no-change",
-        guard="a transaction that has made a counter is known as one that changes ways",
+        guard="a transaction that has made a counter is known as one that changes paths",
         without="a second claim in it remembers what may be rolled back",
         file=_COUNTERS,
         source="            self.change_in(connection)\n            self._make(connection, unmade)\n",
@@ -133,8 +133,8 @@ GENERATIONS: Final = (
     ),
     Mutation(
         name="adopting-is-no-change",
-        guard="a transaction that adopts limits or ancestors is known as one that changes ways",
-        without="in a caller's transaction, rolled back, its ways stay remembered",
+        guard="a transaction that adopts limits or ancestors is known as one that changes paths",
+        without="in a caller's transaction, rolled back, its paths stay remembered",
         file="engines/sql/edits.py",
         source="        self._counters.change_in(connection)\n        match adoption:\n",
         becomes="        match adoption:\n",
@@ -145,7 +145,7 @@ GENERATIONS: Final = (
     ),
     Mutation(
         name="counter-above-is-gone",
-        guard="every counter on a remembered way must still be there",
+        guard="every counter on a remembered path must still be there",
         without="a claim fails, or is decided without an ancestor, whose counter was lost",
         file=_COUNTERS,
         source="            and all(id in rows for id, _ in way.above)\n",
@@ -156,7 +156,7 @@ GENERATIONS: Final = (
     Mutation(
         name="generations-of-everybody",
         guard="a total's, or a default's, first limit raises the generations of all counters of the resource",
-        without="who remembers the way of before is never held to the new limit",
+        without="who remembers the path of before is never held to the new limit",
         file=_BOUNDS,
         source="""        if turns or any(update.turned for update in updates):
             self._locks.raise_generations(connection, rows)
@@ -176,7 +176,7 @@ GENERATIONS: Final = (
     Mutation(
         name="generations-of-the-moved",
         guard="a move raises the generations of all counters that it carries",
-        without="who remembers the way of before charges the old ancestors",
+        without="who remembers the path of before charges the old ancestors",
         file="engines/sql/moving.py",
         source="        self._locks.raise_generations(connection, moving)\n",
         becomes="",

@@ -74,7 +74,7 @@ COUNTED: Final = (
     Mutation(
         name="limits-unnoticed-by-guards",
         guard="what raises a generation raises the revision too",
-        without="an optimistic guard goes by a way that is no longer the way",
+        without="an optimistic guard goes by a path that is no longer the right one",
         file="engines/sql/locking.py",
         source=".values(generation=c.generation + 1, revision=c.revision + 1)",
         becomes=".values(generation=c.generation + 1)",

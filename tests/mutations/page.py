@@ -15,8 +15,8 @@ _BEGINNING: Final = """# Guards that are tested
 
 A test of concurrency that never fails proves little: perhaps nothing can make it fail. So every guard of the library is
 taken out in turn, in a copy, and the tests that should notice are run against it. `make mutations` does that for the
-{count} guards below, one after the other, and fails if the tests pass without one of them. It needs half an hour,
-PostgreSQL and MariaDB.
+{count} guards below, one after the other, and fails if the tests pass without one of them. It needs half an hour, and
+PostgreSQL, MariaDB, Galera and ZooKeeper: what cannot be shown because a server is missing is said, and fails too.
 
 ```sh
 make mutations

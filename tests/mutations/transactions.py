@@ -122,7 +122,7 @@ ERRORS: Final = (
 AGAIN: Final = (
     Mutation(
         name="retry-in-the-old-transaction",
-        guard="a decision on an old way is taken again in a new transaction",
+        guard="a decision on an old path is taken again in a new transaction",
         without="it meets the rows that it placed itself, and takes them for a replay",
         file="engines/sql/wiring.py",
         source="""        while time.monotonic() < deadline:
