@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CEILING",
+    "LIVE_STATES",
     "SCOPE_KINDS",
     "UNLIMITED",
     "Claim",
@@ -51,6 +52,10 @@ UNLIMITED: Final = -1
 CEILING: Final = 2**63 - 1
 
 ClaimState: TypeAlias = Literal["reserved", "provisioned", "released", "expired"]
+
+#: Of claims that count.
+LIVE_STATES: Final[tuple[ClaimState, ...]] = ("reserved", "provisioned")
+
 ScopeKind: TypeAlias = Literal["total", "project", "user"]
 
 #: In the order in which scopes are told, everywhere.
@@ -173,7 +178,7 @@ class Claim:
     @property
     def live(self) -> bool:
         """Whether it counts: reserved or provisioned, neither released nor expired."""
-        return self.state in ("reserved", "provisioned")
+        return self.state in LIVE_STATES
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,9 +202,7 @@ class Ledger:
 
     def _transfer(self, change: Transfer) -> Answer:
         root = self._live(self.find(change.id))
-        moving = [
-            entry for entry in self.subtree(root) if entry.state_at(self.now) in ("reserved", "provisioned")
-        ]
+        moving = [entry for entry in self.subtree(root) if entry.live_at(self.now)]
         differences = Differences()
         for entry in moving:
             self._charge(differences, entry, entry.resources, -1)
@@ -283,7 +281,7 @@ class Ledger:
         return {
             entry.external_id: entry
             for entry in self.entries.values()
-            if entry.external_id is not None and entry.state_at(self.now) in ("reserved", "provisioned")
+            if entry.external_id is not None and entry.live_at(self.now)
         }
 
     def subtree(self, root: Entry) -> Iterator[Entry]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from delimiter.model import Claim, ClaimState, Scope
+from delimiter.model import LIVE_STATES, Claim, ClaimState, Scope
 
 __all__ = ["Counter", "Entry", "instant"]
 
@@ -96,6 +96,9 @@ class Entry:
             return "expired"
         return self.state
 
+    def live_at(self, now: int) -> bool:
+        return self.state_at(now) in LIVE_STATES
+
     def touched_after(self, moment: int, now: int) -> bool:
         """Whether it was made, changed or ended after this moment."""
         ended_at = self.expires_at if self.state_at(now) == "expired" and not self.ended else self.ended_at
@@ -103,8 +106,7 @@ class Entry:
 
     def last_held(self, now: int) -> tuple[bool, int, int]:
         """In this order claims held an external id, which only one of them had at a time."""
-        live = self.state_at(now) in ("reserved", "provisioned")
-        return live, self.ended_at or self.expires_at or 0, self.key
+        return self.live_at(now), self.ended_at or self.expires_at or 0, self.key
 
     def as_claim(self, now: int) -> Claim:
         state = self.state_at(now)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from delimiter.engines.memory.tree import Tree
-from delimiter.model import Claim, ClaimState, Scope
+from delimiter.model import LIVE_STATES, Claim, ClaimState, Scope
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -40,7 +40,7 @@ class Record:
         return self.state
 
     def live_at(self, now: int) -> bool:
-        return self.state_at(now) in ("reserved", "provisioned")
+        return self.state_at(now) in LIVE_STATES
 
     def touched_after(self, moment: int, now: int) -> bool:
         """Whether it was made, changed or ended after this moment."""

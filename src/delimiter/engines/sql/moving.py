@@ -23,7 +23,7 @@ from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.limits import Limits
 from delimiter.engines.sql.locking import CounterLocks
 from delimiter.errors import OverLimit
-from delimiter.model import Scope, Violation
+from delimiter.model import LIVE_STATES, Scope, Violation
 from delimiter.refusals import (
     has_children,
     has_claims,
@@ -64,7 +64,7 @@ class Moving:
         c, k = tables.claims.c, tables.counters.c
         self._held = (
             sa.select(c.id, (c.expires_at <= clock.now()).label("ran_out"))
-            .where(c.project_id == sa.bindparam("name"), c.state.in_(("reserved", "provisioned")))
+            .where(c.project_id == sa.bindparam("name"), c.state.in_(LIVE_STATES))
             .limit(_LOOKED_AT)
         )
         self._carry = database.by_key(

@@ -20,7 +20,18 @@ from delimiter.engines.sql.events import Standing
 from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.projects import within
 from delimiter.engines.sql.sums import halves, whole
-from delimiter.model import SCOPE_KINDS, UNLIMITED, Claim, Decision, Level, Scope, ScopeKind, Usage, Violation
+from delimiter.model import (
+    LIVE_STATES,
+    SCOPE_KINDS,
+    UNLIMITED,
+    Claim,
+    Decision,
+    Level,
+    Scope,
+    ScopeKind,
+    Usage,
+    Violation,
+)
 from delimiter.refusals import unknown_claim, unknown_resource
 
 __all__ = ["Readings"]
@@ -267,7 +278,7 @@ class Readings:
         return (
             sa.select(a.resource_id, *halves(a.amount, "derived_used"), *halves(reserved, "derived_reserved"))
             .select_from(self._tables.claims.join(self._tables.allocations, a.claim == c.id))
-            .where(c.state.in_(("reserved", "provisioned")), a.resource_id.not_in(counted))
+            .where(c.state.in_(LIVE_STATES), a.resource_id.not_in(counted))
             .group_by(a.resource_id)
             .subquery()
         )

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from delimiter.engines.sql.schema import Tables
-from delimiter.model import UNLIMITED, Scope, ScopeKind
+from delimiter.model import LIVE_STATES, UNLIMITED, Scope, ScopeKind
 
 __all__ = ["Sums", "halves", "whole"]
 
@@ -33,7 +33,7 @@ class Sums:
         self._counters = tables.counters
         c, a = tables.claims.c, tables.allocations.c
         self._owner = {"total": sa.literal(""), "project": c.project_id, "user": c.user_id}
-        self._live = c.state.in_(("reserved", "provisioned"))
+        self._live = c.state.in_(LIVE_STATES)
         self._claimed = tables.claims.join(tables.allocations, a.claim == c.id)
         reserved = sa.case((c.state == "reserved", a.amount), else_=0)
         self._both = [*halves(a.amount, "used"), *halves(reserved, "reserved")]

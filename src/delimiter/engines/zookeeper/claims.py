@@ -17,6 +17,7 @@ from delimiter.engines.zookeeper.layout import (
     encode,
     is_written_so,
 )
+from delimiter.engines.zookeeper.multi import Multi
 from delimiter.engines.zookeeper.session import Node
 from delimiter.model import ClaimState
 
@@ -93,6 +94,15 @@ class Names:
             ids = ids[len(ids) // 2 :]
             data = encode({"external_id": self.external_id, "ids": ids})
         return data
+
+    def write(self, multi: Multi) -> None:
+        """On the condition that it is as it was read; where nobody is remembered to have had it, its node goes."""
+        if self.version is None:
+            multi.create(self.path, self.encoded())
+        elif self.ids:
+            multi.set(self.path, self.encoded(), self.version)
+        else:
+            multi.delete(self.path, self.version)
 
 
 class Claims:

@@ -16,7 +16,7 @@ from delimiter.engines.zookeeper.claims import Claims, Kept
 from delimiter.engines.zookeeper.expiry import Expiry
 from delimiter.engines.zookeeper.ground import Ground
 from delimiter.engines.zookeeper.layout import Owned, as_number, short
-from delimiter.model import Claim, Consumer, Running, Scope
+from delimiter.model import LIVE_STATES, Claim, Consumer, Running, Scope
 from delimiter.refusals import unknown_claim
 
 __all__ = ["Listing"]
@@ -79,7 +79,7 @@ class Listing:
         """The claims that may be asked for, in order, from this block on."""
         layout, session = self._ground.layout, self._ground.session
         above = [layout.live, layout.ended]  # in this order: what ends meanwhile is in one of them
-        if query.state is None or query.state in ("reserved", "provisioned"):
+        if query.state is None or query.state in LIVE_STATES:
             above = [layout.live]
         elif query.state == "released":
             above = [layout.ended]
@@ -164,7 +164,7 @@ def _position(kept: Kept) -> int:
 def _is_asked(kept: Kept, query: ClaimQuery, rules: Rules, now: int) -> bool:
     entry = kept.entry
     state = entry.state_at(now)
-    if state != query.state if query.state is not None else state not in ("reserved", "provisioned"):
+    if state != query.state if query.state is not None else state not in LIVE_STATES:
         return False
     if query.project is not None and not (
         query.project == entry.project or (query.subtree and rules.tree.holds(query.project, entry.project))
@@ -177,7 +177,7 @@ def _is_charged(kept: Kept, resource: str, scope: Scope, rules: Rules, now: int)
     """Whether this claim counts there now."""
     entry = kept.entry
     return (
-        entry.state_at(now) in ("reserved", "provisioned")
+        entry.live_at(now)
         and resource in entry.resources
         and scope in rules.tree.path(entry.project, entry.user)
     )

@@ -91,7 +91,7 @@ def _weaknesses(
         )
     elif size % 2 == 0:
         found.append(
-            f"{size} servers survive the loss of no more than {size - 1} would: make it an odd number."
+            f"{size} servers survive the loss of no more of them than {size - 1} would: make it an odd number."
         )
     silent = [f"{host}:{port}" for (host, port), answer in answers.items() if not any(answer)]
     if silent:

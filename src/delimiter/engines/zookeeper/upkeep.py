@@ -77,9 +77,12 @@ class Upkeep:
                     yield block, old
 
     def _has_below(self, kept: Kept) -> bool:
+        return any(self._ground.session.children_of(self._blocks_below(kept)).values())
+
+    def _blocks_below(self, kept: Kept) -> list[str]:
+        """The nodes in which the claims below it are listed."""
         blocks = -(-kept.entry.children // CHILDREN_IN_BLOCK)
-        paths = [self._ground.layout.children(kept.owned.digest, number) for number in range(blocks)]
-        return any(self._ground.session.children_of(paths).values())
+        return [self._ground.layout.children(kept.owned.digest, number) for number in range(blocks)]
 
     def _forget(self, going: Sequence[tuple[Kept, str]]) -> None:
         """These claims, each with its place in the list of those that ended."""
@@ -90,8 +93,8 @@ class Upkeep:
         multi.set(layout.ended, b"", -1)
         for kept, listed in going:
             entry, name = kept.entry, kept.owned.digest
-            for number in range(-(-entry.children // CHILDREN_IN_BLOCK)):
-                multi.delete(layout.children(name, number))
+            for block in self._blocks_below(kept):
+                multi.delete(block)
             multi.delete(kept.path, kept.version)
             multi.delete(listed)
             if entry.parent is not None and kept.below is not None:
@@ -102,10 +105,7 @@ class Upkeep:
             if one.version is None or left == one.ids:
                 continue
             one.ids = left
-            if left:
-                multi.set(one.path, one.encoded(), one.version)
-            else:
-                multi.delete(one.path, one.version)
+            one.write(multi)
         if multi.size > LARGEST and len(going) > 1:
             half = len(going) // 2
             self._forget(going[:half])

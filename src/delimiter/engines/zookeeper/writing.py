@@ -180,9 +180,4 @@ class Writer:
                 names.ids = [*(id for id in names.ids if id != entry.id), entry.id]
                 changed[entry.external_id] = names
         for names in changed.values():
-            if names.version is None:
-                multi.create(names.path, names.encoded())
-            elif names.ids:
-                multi.set(names.path, names.encoded(), names.version)
-            else:
-                multi.delete(names.path, names.version)
+            names.write(multi)
