@@ -226,7 +226,7 @@ def test_a_node_without_the_majority_takes_no_claim(addresses: list[str], galera
         with Delimiter(addresses[0], timeout=1) as quota, pytest.raises(StoreUnavailable):
             quota.claim({"cores": 1}, user="john")
         for _ in range(4):  # each takes the nodes in an order of its own
-            with Delimiter(galera_server.together(sa.make_url(addresses[0]))) as quota:
+            with Delimiter(galera_server.together(sa.make_url(addresses[0])), timeout=30) as quota:
                 quota.claim({"cores": 1}, user="john")
     finally:
         galera_server.heal(node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,18 +57,35 @@ def test_no_password_is_shown():
 class _Connection:
     """One connection of the driver; ``ready`` is what the node says of itself (``None``: it is no node of Galera)."""
 
-    def __init__(self, host: str, ready: str | None) -> None:
+    def __init__(self, host: str, ready: Any) -> None:
         self.host, self.open = host, True
-        self._row = None if ready is None else ("wsrep_ready", ready)
+        self._ready = ready
 
     def cursor(self) -> Any:
-        return SimpleNamespace(execute=lambda _: None, fetchone=lambda: self._row, close=lambda: None)
+        return SimpleNamespace(execute=self._execute, fetchone=self._row, close=lambda: None)
+
+    def _execute(self, _: str) -> None:
+        if isinstance(self._ready, _Answer):
+            raise self._ready.error
+
+    def _row(self) -> Any:
+        return None if self._ready is None else ("wsrep_ready", self._ready)
 
     def rollback(self) -> None:
         pass
 
     def close(self) -> None:
         self.open = False
+        if isinstance(self._ready, _Answer) and self._ready.lost:
+            raise pymysql.Error("Already closed")
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A node that can be connected to, and what it answers then; ``lost``: that was the end of the connection."""
+
+    error: Exception
+    lost: bool = False
 
 
 class _Cluster:
@@ -79,28 +97,43 @@ class _Cluster:
         self.states = states
         self.asked: list[str] = []
         self.nodes = nodes.Nodes([nodes.Node(name, None) for name in states])
+        self.made: list[_Connection] = []
 
     def connect(self, *_: Any, host: str, **__: Any) -> Any:
         self.asked.append(host)
         state = self.states[host]
         if isinstance(state, Exception):
             raise state
-        return _Connection(host, state)
+        self.made.append(_Connection(host, state))
+        return self.made[-1]
 
     def host(self) -> str:
         self.asked.clear()
         dialect: Any = self
         connection: _Connection = self.nodes._connect(dialect, None, [], {"host": "db1", "port": 1})
         assert connection.open
+        assert [one for one in self.made if one.open] == [connection]
+        connection.open = False
         return connection.host
 
 
 _GONE = pymysql.OperationalError(2003, "no route to host")
+_NOT_PREPARED = pymysql.OperationalError(1047, "not prepared")
 
 
-@pytest.mark.parametrize("bad", [_GONE, pymysql.OperationalError(1047, "not prepared"), "OFF"], ids=str)
+@pytest.mark.parametrize(
+    "bad",
+    [
+        _GONE,
+        _NOT_PREPARED,
+        "OFF",
+        _Answer(_NOT_PREPARED),
+        _Answer(pymysql.OperationalError(2013, "lost"), lost=True),
+    ],
+    ids=str,
+)
 def test_a_node_that_takes_no_work_is_left_out(bad):
-    """The first time it may be met; for some seconds after that it is not asked at all."""
+    """The first time it may be met, and nothing stays open to it; for some seconds it is not asked at all."""
     cluster, chosen = _Cluster(db1=bad, db2="ON", db3="ON"), ""
     while "db1" not in cluster.asked:  # each set of nodes has an order of its own
         cluster = _Cluster(db1=bad, db2="ON", db3="ON")
@@ -131,6 +164,13 @@ def test_a_node_that_is_back_is_asked_where_no_other_is_left():
 def test_without_a_majority_anywhere():
     with pytest.raises(pymysql.OperationalError, match="majority"):
         _Cluster(db1="OFF", db2="OFF").host()
+
+
+def test_what_the_last_node_said_is_told():
+    """Even where the connection could not be closed any more."""
+    lost = _Answer(pymysql.OperationalError(2013, "lost"), lost=True)
+    with pytest.raises(pymysql.OperationalError, match="lost"):
+        _Cluster(db1=lost, db2=lost).host()
 
 
 def test_a_wrong_password_is_told_by_the_first():

@@ -110,16 +110,19 @@ class Nodes:
             arguments = {**cparams, **{key: value for key, value in place.items() if value is not None}}
             if node.port is None:
                 arguments.pop("port", None)
+            connection: Any = None
             try:
                 connection = dialect.connect(*cargs, **arguments)
                 if _takes_work(connection):
                     self._found(node)
                     return connection
-                connection.close()
             except failures.Error as error:
                 if error.args and error.args[0] in _THE_SAME_ELSEWHERE:
                     raise
                 last = error
+            if connection is not None:
+                with suppress(failures.Error):  # it may have been lost meanwhile
+                    connection.close()
             self._leave_out(node)
         if last is not None:
             raise last
