@@ -13,11 +13,21 @@ import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from sqlalchemy import URL, Connection, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from server_process import ServerNotAvailable, ServerProcess, binary
+
+#: For PyMySQL, which else reads the system's certificates for each connection anew: longer than most tests talk to a
+#: server. Those of the tests do not encrypt.
+NOT_ENCRYPTED: Final = {"ssl_disabled": "true"}
+
+
+def by_driver(url: str | URL, drivername: str) -> URL:
+    """The same database by another driver, without what only PyMySQL understands."""
+    return make_url(url).set(drivername=drivername).difference_update_query(NOT_ENCRYPTED)
 
 
 class Server:
@@ -176,7 +186,7 @@ class ThrowAwayMariaDB(ServerProcess, MariaDB):
 
     def _initialise(self) -> None:
         # Over TCP and without name look-ups the client is 127.0.0.1, for which there is a root of its own.
-        self.url = URL.create("mysql+pymysql", "root", host="127.0.0.1", port=self.port)
+        self.url = URL.create("mysql+pymysql", "root", host="127.0.0.1", port=self.port, query=NOT_ENCRYPTED)
         self._run(
             self._install, "--no-defaults", f"--datadir={self.data}", f"--tmpdir={self.folder}", "--skip-test-db",
             "--auth-root-authentication-method=normal",

@@ -11,6 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
 import delimiter.aio
 from delimiter import Delimiter
+from servers import by_driver
 
 _ASYNC_DRIVERS: Final = {"sqlite": "aiosqlite", "postgresql": "psycopg_async", "mysql": "asyncmy"}
 
@@ -81,9 +82,8 @@ class AsyncSide:
 
     def __init__(self, url: str) -> None:
         address = sa.make_url(url)
-        address = address.set(
-            drivername=f"{address.get_backend_name()}+{_ASYNC_DRIVERS[address.get_backend_name()]}"
-        )
+        backend = address.get_backend_name()
+        address = by_driver(address, f"{backend}+{_ASYNC_DRIVERS[backend]}")
         self.engine: AsyncEngine = create_async_engine(address, **options_of(address))
         self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(self.engine)
         self.quota = delimiter.aio.Delimiter(self.engine, timeout=60)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from delimiter import Claim, Event, InvalidRequest, OverLimit, Scope, UnknownClaim
 from delimiter.aio import Delimiter
+from servers import by_driver
 
 pytestmark = pytest.mark.asyncio
 
@@ -21,7 +22,7 @@ DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg_async
 
 @pytest.fixture
 def async_url(store_url: str, store_name: str) -> str:
-    url = sa.make_url(store_url).set(drivername=DRIVERS[store_name])
+    url = by_driver(store_url, DRIVERS[store_name])
     return url.render_as_string(hide_password=False)
 
 

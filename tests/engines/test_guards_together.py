@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from delimiter import Conflict, Delimiter, OverLimit, Request, aio
 from engines.instances import ROWS, SIZE, Base, Instances, Volume
 from engines.service import PLACES, READ_COMMITTED, SERVER_PLACES, Place, until_decided
+from servers import by_driver
 
 _COMMITTED = [one for one in SERVER_PLACES if one.values[0].level == READ_COMMITTED]
 _DRIVERS = {
@@ -95,7 +96,7 @@ def test_asynchronous_sessions(place: Place, quota: Delimiter, rows: Instances, 
     Base.metadata.drop_all(rows.engine)
     Base.metadata.create_all(rows.engine)
     quota.define_resource("volumes", project_max=3)
-    url = sa.make_url(rows.url).set(drivername=_DRIVERS[place.store])
+    url = by_driver(rows.url, _DRIVERS[place.store])
 
     async def create(store: aio.Delimiter, engine: Any, number: int) -> bool:
         while True:

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from galera import Galera, Node
+from galera import Galera, Node, across
 from soak.clusters import Cluster, Fault, on_server
 from soak.clusters.mariadb import transactions_in
 from soak.clusters.victim import Victim
@@ -42,8 +42,7 @@ class ThreeNodes:
             places = [(node.address, node.port) for node in nodes]
             if number % 2:
                 places = [("127.0.0.1", self._wires.to(*place)) for place in places]
-            all_ = ",".join(f"{host}:{port}" for host, port in places)
-            found.append((f"mysql+pymysql://root@{all_}/{self._database.database}", self._on(nodes[0])))
+            found.append((across(places, self._database.database), self._on(nodes[0])))
         return found
 
     def _on(self, node: Node) -> str:
