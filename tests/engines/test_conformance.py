@@ -60,14 +60,11 @@ class TestSQLite(OnSQL):
 
 @pytest.mark.stores("postgresql")
 class TestPostgreSQL(OnSQL):
-    # Fewer than the suite's own: `make soak` draws histories on servers for as long as one likes.
-    machine_examples = 24
     store = "postgresql"
 
 
 @pytest.mark.stores("mariadb")
 class TestMariaDB(OnSQL):
-    machine_examples = 24
     store = "mariadb"
 
 

@@ -77,7 +77,7 @@ def _is_sound(reports: list[Report], request: pytest.FixtureRequest) -> None:
 def test_the_hottest_pairs_in_every_order(rig: Rig, request: pytest.FixtureRequest) -> None:
     """Guards: every lock, the generation of a way, the unique key of an id, the revision of a guarded counter."""
     tasks = [task for task in pairs(rig.name, only=",".join(_HOTTEST)) if task.level != LEVELS[2]]
-    reports = [carry_out(rig, task, Work(most=48, samples=3, seed=_SEED)) for task in tasks]
+    reports = [carry_out(rig, task, Work(most=80, samples=3, seed=_SEED)) for task in tasks]
     _is_sound(reports, request)
     assert sum(report.every for report in reports) > len(reports) * 0.8
 
