@@ -25,8 +25,9 @@ endif
 
 # The wheel is built anew when any of these changes (a folder's time tells of files that went).
 SOURCES := pyproject.toml uv.lock $(shell find src \( -name __pycache__ -prune \) -o \( -type f -o -type d \) -print 2>/dev/null)
-# One process for each core, up to four, each with servers of its own; what belongs together stays together.
-WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadscope
+# One process for each core, up to four, each with servers of its own; what belongs together stays together, and
+# tests/order.py says what is begun first.
+WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
 SYNC := $(BIN)/uv sync --quiet --frozen --no-editable --all-extras --reinstall-package delimiter
 
 .PHONY: help demo example test quick mutations interleavings soak lint format docs bench servers clean
@@ -43,10 +44,10 @@ example: $(VENV)/.dev ## the example service with workers that die, on SQLite (D
 test: $(VENV)/.dev ## every test, on the built wheel, on every store (PYTEST_ARGS="-k claim")
 	@tools/install-servers || { status=$$?; if [ "$${CI:-}" = true ]; then exit $$status; fi; \
 	  echo "*** the engines without a server will be SKIPPED; the end of the run names them ***"; }
-	$(BIN)/pytest $(WORKERS) $(PYTEST_ARGS)
+	TMPDIR=$$(tools/test-folder) $(BIN)/pytest $(WORKERS) $(PYTEST_ARGS)
 
 quick: $(VENV)/.dev ## most of what runs on SQLite and memory, without the command line and whole processes: under two minutes
-	$(BIN)/pytest $(WORKERS) --stores=sqlite,memory -m "not slow" -k "not processes and not memory_engine_does" --ignore=tests/cli \
+	TMPDIR=$$(tools/test-folder) $(BIN)/pytest $(WORKERS) --stores=sqlite,memory -m "not slow" -k "not processes and not memory_engine_does" --ignore=tests/cli \
 	  --ignore=docs/command-line.md $(PYTEST_ARGS)
 
 mutations: $(VENV)/.dev ## takes out each guard in turn; the tests must notice (ARGS="--only counters-unlocked"): half an hour

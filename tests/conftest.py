@@ -14,6 +14,7 @@ from sqlalchemy import URL, NullPool, create_engine
 
 from delimiter import Delimiter
 from delimiter.engines.sql.schema import Tables
+from order import in_order
 from server_process import ServerNotAvailable
 from servers import Server, Servers
 
@@ -101,7 +102,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (kept if not wanted or wanted & chosen else left_out).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = kept
+    items[:] = in_order(kept)
 
 
 def _stores_of(item: pytest.Item) -> set[str]:

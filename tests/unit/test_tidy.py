@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from order import LONGEST
+
 ROOT = Path(__file__).parents[2]
 SOURCE = sorted((ROOT / "src").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
@@ -91,6 +93,10 @@ def test_public_modules_have_a_docstring(path):
 @pytest.mark.parametrize("command", ["make demo", "make test"])
 def test_the_front_page_says_how_to_begin(command):
     assert command in (ROOT / "README.md").read_text()
+
+
+def test_what_is_begun_first_is_there():
+    assert [name for name in LONGEST if not (ROOT / name).is_file()] == []
 
 
 def test_the_typing_marker_is_in_the_wheel():
