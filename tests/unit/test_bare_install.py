@@ -17,6 +17,7 @@ OPTIONAL = (
     "hypothesis",
     "fastapi",
     "anyio",
+    "matplotlib",
 )
 
 CLAIM = """

@@ -20,6 +20,7 @@ ROOMS = {
     "conformance": "conformance",
     "cli": "door",
     "aio": "door",
+    "bench": "door",
     "web": "door",
     "demo": "door",
     "hosting": "door",

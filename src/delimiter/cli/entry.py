@@ -11,6 +11,7 @@ import click
 
 from delimiter import DelimiterError, __version__
 from delimiter.cli import (
+    benching,
     catalogue,
     claiming,
     events,
@@ -35,7 +36,7 @@ _SECTIONS: Final = (
     ("What may be used", ("resource", "limit", "limits", "project")),
     ("Ask", ("usage", "check", "claims", "events")),
     ("Claim and give back", ("claim", "reserve", "provision", "renew", "resize", "transfer", "release")),
-    ("Upkeep", ("expire", "prune", "reconcile", "adopt", "doctor")),
+    ("Upkeep", ("expire", "prune", "reconcile", "adopt", "doctor", "bench")),
 )
 
 #: As a shell reports a program that was stopped by Ctrl-C or by the end of its reader.
@@ -154,6 +155,7 @@ def main() -> None:
 _COMMANDS: Final[tuple[click.Command, ...]] = (
     demo,
     doctor,
+    benching.bench,
     catalogue.resource,
     catalogue.limit,
     limits.limits,
