@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import signal
 import threading
 import time
 import traceback
@@ -67,11 +66,12 @@ class _Calling:
         self.begin = float("inf") if turn.claims is None else 0.0
         self.end = float("inf")
         self.error: BaseException | None = None
+        self._done = False
         self.tallies = [Tally() for _ in range(turn.callers + turn.flood)]
         turn.way.stopping = self.is_over
 
     def is_over(self) -> bool:
-        return self.error is not None or time.perf_counter() >= self.end
+        return self._done or self.error is not None or time.perf_counter() >= self.end
 
     def numbers(self, caller: int) -> Callable[[], int]:
         """Which project this caller claims for next."""
@@ -83,8 +83,14 @@ class _Calling:
         return _picking(random.Random(f"{turn.seed}-{caller}"), projects)  # noqa: S311 - a load, not a secret
 
     def budget(self, caller: int) -> float:
+        """How many claims this caller makes; the flood goes on until the others are done."""
         claims = self.turn.claims
-        return float("inf") if claims is None else claims[caller] if caller < len(claims) else 0
+        return float("inf") if claims is None or caller >= len(claims) else claims[caller]
+
+    def done(self, began: float) -> float:
+        """The callers have made their claims: whoever floods may stop. What was measured, in seconds."""
+        self._done = True
+        return (time.perf_counter() if self.turn.claims is not None else self.end) - began
 
     def answered(self, caller: int, began: float, *, admitted: bool) -> None:
         now = time.perf_counter()
@@ -117,7 +123,6 @@ def _picklable(error: BaseException) -> BaseException | None:
 
 def serve(pipe: Connection) -> None:
     """Take turns until the director hangs up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the director, who ends this process
     while True:
         try:
             turn = pipe.recv()
@@ -143,10 +148,10 @@ def _in_threads(calling: _Calling, way: ThreadedWay, pipe: Connection) -> Outcom
         next_number = calling.numbers(caller)
         left = calling.budget(caller)
         try:
-            while left > 0 and not calling.is_over():
-                left -= 1
+            while left > 0:
                 began = time.perf_counter()
                 calling.answered(caller, began, admitted=way.claim(next_number()))
+                left = 0 if calling.is_over() else left - 1
         except Stopped:
             tally.undecided += 1
         except BaseException as error:
@@ -165,12 +170,15 @@ def _in_threads(calling: _Calling, way: ThreadedWay, pipe: Connection) -> Outcom
         for thread in threads:
             thread.start()
         if turn.claims is None:
-            seconds = pipe.recv()
+            allowed = pipe.recv()
             cpu, began = time.process_time(), time.perf_counter()
-            calling.end, calling.begin = began + seconds, began
-        for thread in threads:
+            calling.end, calling.begin = began + allowed, began
+        for thread in threads[: turn.callers]:
             thread.join()
-        return calling.outcome(_measured(calling, began), time.process_time() - cpu)
+        seconds = calling.done(began)
+        for thread in threads[turn.callers :]:
+            thread.join()
+        return calling.outcome(seconds, time.process_time() - cpu)
     finally:
         way.close()
 
@@ -180,10 +188,10 @@ async def _on_loop(calling: _Calling, way: AsyncWay, pipe: Connection) -> Outcom
         next_number = calling.numbers(caller)
         left = calling.budget(caller)
         try:
-            while left > 0 and not calling.is_over():
-                left -= 1
+            while left > 0:
                 began = time.perf_counter()
                 calling.answered(caller, began, admitted=await way.claim(next_number()))
+                left = 0 if calling.is_over() else left - 1
         except Exception as error:
             calling.failed(error)
 
@@ -197,17 +205,12 @@ async def _on_loop(calling: _Calling, way: AsyncWay, pipe: Connection) -> Outcom
         if turn.claims is None:
             while not pipe.poll():
                 await asyncio.sleep(_LOOK)
-            seconds = pipe.recv()
+            allowed = pipe.recv()
             cpu, began = time.process_time(), time.perf_counter()
-            calling.end, calling.begin = began + seconds, began
-        await asyncio.gather(*tasks)
-        return calling.outcome(_measured(calling, began), time.process_time() - cpu)
+            calling.end, calling.begin = began + allowed, began
+        await asyncio.gather(*tasks[: turn.callers])
+        seconds = calling.done(began)
+        await asyncio.gather(*tasks[turn.callers :])
+        return calling.outcome(seconds, time.process_time() - cpu)
     finally:
         await way.close()
-
-
-def _measured(calling: _Calling, began: float) -> float:
-    """What was measured: the time that was given, or until all claims were made."""
-    if calling.turn.claims is None:
-        return calling.end - calling.begin
-    return time.perf_counter() - began

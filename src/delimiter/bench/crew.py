@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Final, Self
@@ -32,12 +35,13 @@ class Crew:
     def __init__(self, processes: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._members: list[tuple[Connection, BaseProcess]] = []
-        for _ in range(processes):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs,), daemon=True)
-            process.start()
-            theirs.close()
-            self._members.append((ours, process))
+        with _deaf_to_interrupts():
+            for _ in range(processes):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=serve, args=(theirs,), daemon=True)
+                process.start()
+                theirs.close()
+                self._members.append((ours, process))
 
     def __enter__(self) -> Self:
         return self
@@ -98,3 +102,16 @@ class Crew:
             raise MeasurementFailed(
                 f"{title}: a process of its callers ended by itself (exit status {process.exitcode})"
             ) from None
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """What is started here does not hear Ctrl-C: a terminal sends it to everybody, and the director ends the others."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -51,9 +51,10 @@ class _Measurement:
         with self._direct() as connection:
             self._spare = plan.connections or connections_to_spare(connection)
         if self._spare < plan.processes:
+            spare = "is 1 connection" if self._spare == 1 else f"are {max(0, self._spare)} connections"
             raise StoreUnavailable(
-                f"the server has {max(0, self._spare)} connections to spare for {plan.processes} processes: let it have"
-                " more (max_connections), or measure when there is less going on"
+                f"there {spare} to spare for {plan.processes} processes: let the server have more (max_connections),"
+                " or measure when less goes on"
             )
         self._ways = [way for way in plan.ways if way.missing(plan.url) is None]
         self._groups = plan.groups()

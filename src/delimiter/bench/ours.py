@@ -31,14 +31,12 @@ _ASYNC_DRIVERS: Final = {
 class _Ours(Way):
     """The tables, the limits and the count are the same however the library is called."""
 
-    def _handle(self, **options: Any) -> Delimiter:
-        return Delimiter(
-            self.place.url,
-            table_prefix=self.place.prefix,
-            schema=self.place.schema,
-            timeout=_PATIENCE,
-            **options,
-        )
+    def _handle(self, *, create: bool = False) -> Delimiter:
+        return Delimiter(self.place.url, create=create, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        place = self.place
+        return {"table_prefix": place.prefix, "schema": place.schema, "timeout": _PATIENCE}
 
     @property
     def _amounts(self) -> dict[str, int]:
@@ -46,7 +44,7 @@ class _Ours(Way):
 
     def create(self) -> None:
         scenario = self.scenario
-        with self._handle() as quota:
+        with self._handle(create=True) as quota:
             for name in scenario.names:
                 quota.define_resource(name, project_max=LIMIT, user_max=LIMIT)
             # The first claim of a project or user makes its counters; what is measured is what comes after.
@@ -129,12 +127,7 @@ class OnTheLoop(_Ours, AsyncWay):
         return None
 
     async def open(self, connections: int) -> None:
-        self._quota = aio.Delimiter(
-            _on_loop(self.place.url),
-            table_prefix=self.place.prefix,
-            schema=self.place.schema,
-            timeout=_PATIENCE,
-        )
+        self._quota = aio.Delimiter(_on_loop(self.place.url), create=False, **self._options())
         self._each = self._amounts
 
     async def claim(self, number: int) -> bool:
@@ -180,13 +173,7 @@ class InCallersTransaction(_Ours, ThreadedWay):
 
     def open(self, connections: int) -> None:
         self._engine = self.place.engine(connections=connections)
-        self._quota = Delimiter(
-            self._engine,
-            create=False,  # the tables are there; looking for them would take another connection
-            table_prefix=self.place.prefix,
-            schema=self.place.schema,
-            timeout=_PATIENCE,
-        )
+        self._quota = Delimiter(self._engine, create=False, **self._options())
         self._insert = sa.insert(self._table()).values(claim=sa.bindparam("claim"))
         self._each = self._amounts
 

@@ -121,9 +121,8 @@ class HandWritten(ThreadedWay):
         engine = self.place.engine(connections=1)
         with engine.connect() as connection:
             contested = is_contested(self.claims.c.project)
-            by_project: dict[int, int] = dict(
-                connection.execute(sa.select(contested, sa.func.count()).group_by(contested)).tuples().all()
-            )
+            found = connection.execute(sa.select(contested, sa.func.count()).group_by(contested))
+            by_project: dict[int, int] = {kind: number for kind, number in found}  # noqa: C416 - rows, not pairs
             counted = Counted(by_project.get(0, 0), by_project.get(1, 0))
             held = connection.execute(sa.select(sa.func.sum(self.amounts.c.amount))).scalar_one() or 0
             faults = list(self.faults(connection, counted))

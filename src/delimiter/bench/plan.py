@@ -82,7 +82,7 @@ class Plan:
             _within("claims", claims, 1, 10**8)
         _within("spread", self.spread, 0, 10**6)
         if not 0 < self.seconds <= 86_400 or not 0 <= self.warm_up <= 3600:
-            raise InvalidRequest("seconds are above 0")
+            raise InvalidRequest("seconds must be above 0, and no more than a day")
         if not self.callers:
             raise InvalidRequest("name at least one number of callers")
         if not self.ways:
