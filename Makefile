@@ -77,12 +77,13 @@ docs: $(VENV)/.dev ## the documentation, to docs/_build/html
 	$(BIN)/sphinx-build --quiet -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-bench: $(VENV)/.dev ## claims per second on each database, beside hand-written SQL, and on clusters; what guards cost; with charts
+bench: $(VENV)/.dev ## every way to claim on every database and cluster, beside the goals, with charts: an hour and a half (ARGS=--quick)
 	@tools/install-servers || echo "*** databases without a server are left out ***"
-	@$(SYNC) --inexact --group bench
-	$(BIN)/python benchmarks/claims.py
+	$(BIN)/python benchmarks/databases.py $(ARGS)
+	$(BIN)/python benchmarks/memory.py --json benchmarks/results/memory.json
+	$(BIN)/python benchmarks/clusters.py --json benchmarks/results/clusters.json --chart docs/images/clusters.svg
 	$(BIN)/python benchmarks/guards.py --chart docs/images/cost-of-a-guard.svg
-	$(BIN)/python benchmarks/clusters.py --chart docs/images/clusters.svg
+	$(BIN)/python benchmarks/goals.py --page docs/benchmark-figures.md
 
 servers: ## installs PostgreSQL, MariaDB with Galera, and ZooKeeper for the tests (root on Debian)
 	@tools/install-servers

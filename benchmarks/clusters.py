@@ -3,8 +3,9 @@
 Three nodes of Galera and three servers of ZooKeeper are started on this machine, so the figures say how the ways
 compare, not what a real cluster reaches. The naive way is what a service would write first: on Galera a conditional
 UPDATE for each counter and the INSERTs, begun anew when the cluster refuses the COMMIT; on ZooKeeper one multi for each
-claim, with the versions of its counters, begun anew when one of them has changed. Every way claims the same three
-resources for one hot project and user. Afterwards each is checked: what is counted is what was admitted.
+claim, with the versions of its counters, begun anew when one of them has changed. The callers are in three processes,
+each at one node. Every way claims the same three resources for one hot project and user. Afterwards each is checked:
+what is counted is what was admitted, and of a project's last quota no more is given than there is.
 
     python benchmarks/clusters.py [--seconds 3] [--rounds 3] [--callers 48] [--json FILE] [--chart FILE.svg]
 """
@@ -12,241 +13,212 @@ resources for one hot project and user. Afterwards each is checked: what is coun
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import statistics
 import sys
-import threading
 import uuid
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import sqlalchemy as sa
 from kazoo.client import KazooClient
 from kazoo.exceptions import KazooException
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from delimiter import Conflict, Delimiter, OverLimit
-
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from claims import LIMIT, RESOURCES, HandWritten, measure
 
+from delimiter.bench.callers import Turn
+from delimiter.bench.crew import Crew
+from delimiter.bench.ledgers import ConditionalUpdate
+from delimiter.bench.ours import Threads
+from delimiter.bench.results import Figure
+from delimiter.bench.scenario import CONTESTED, Scenario, project_of, scopes_of
+from delimiter.bench.way import Counted, Place, Stopped, ThreadedWay, Way
 from galera import Galera
 from server_process import ServerNotAvailable
 from zookeeper_servers import ZooKeeperEnsemble
 
-COUNTERS = [f"{resource}@{scope}" for resource in RESOURCES for scope in ("project:hot", "user:hot")]
+NODES = 3
 
 
-@dataclass(frozen=True)
-class Figure:
-    """Claims admitted in a second by one way: the median of the rounds, and each of them."""
-
-    cluster: str
-    nodes: int
-    way: str
-    callers: int
-    median: float
-    rounds: tuple[float, ...]
-
-
-class Way(ABC):
-    """One way to claim, through some nodes: each thread stays with the node it first came to."""
-
-    name: str
-
-    def __init__(self, places: int) -> None:
-        self._turns = itertools.count()
-        self._mine = threading.local()
-        self._places = places
-
-    def claim(self) -> bool:
-        if not hasattr(self._mine, "place"):
-            self._mine.place = next(self._turns) % self._places
-        return self._claim(self._mine.place)
-
-    @abstractmethod
-    def _claim(self, place: int) -> bool:
-        """Claim through that node, until it is decided; whether it was admitted."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Check what is counted, and give the connections back."""
-
-
-class WithDelimiter(Way):
-    """The library, as it is."""
-
-    name = "Delimiter"
-
-    def __init__(self, urls: Sequence[str]) -> None:
-        super().__init__(len(urls))
-        self._quotas = [Delimiter(url, timeout=60) for url in urls]
-        for resource in RESOURCES:
-            self._quotas[0].define_resource(resource, project_max=LIMIT, user_max=LIMIT)
-        for quota in self._quotas:
-            quota.prepare()
-
-    def _claim(self, place: int) -> bool:
-        try:
-            self._quotas[place].claim(dict.fromkeys(RESOURCES, 1), project="hot", user="hot")
-        except (OverLimit, Conflict):
-            return False
-        return True
-
-    def close(self) -> None:
-        drifts = list(self._quotas[0].reconcile())
-        assert not drifts, drifts
-        for quota in self._quotas:
-            quota.close()
-
-
-class ConditionalUpdates(Way):
-    """A service's own code on Galera: what meets another node's claim fails at COMMIT, and is begun anew."""
-
-    name = "conditional UPDATE + INSERT"
-
-    def __init__(self, urls: Sequence[str]) -> None:
-        super().__init__(len(urls))
-        self._nodes = [HandWritten(url, create=not number) for number, url in enumerate(urls)]
-
-    def _claim(self, place: int) -> bool:
-        try:
-            return self._nodes[place].claim()
-        except sa.exc.OperationalError:
-            return False
-
-    def close(self) -> None:
-        for node in self._nodes:
-            node.close()
-
-
-class OneMulti(Way):
+class OneMulti(ThreadedWay):
     """A service's own code on ZooKeeper: read the counters, write them with their versions, and begin anew."""
 
-    name = "one multi a claim"
+    name = "one-multi"
+    title = "one multi a claim"
+    summary = "read every counter, then one multi with their versions; begun anew when one has changed"
 
-    def __init__(self, hosts: Sequence[str]) -> None:
-        super().__init__(len(hosts))
-        self._root = f"/naive-{uuid.uuid4().hex}"
-        self._clients = [KazooClient(host, timeout=30) for host in hosts]
-        for client in self._clients:
-            client.start(timeout=30)
-        self._clients[0].ensure_path(f"{self._root}/claims")
-        for counter in COUNTERS:
-            self._clients[0].create(f"{self._root}/{counter}", b"0")
-        self._admitted = itertools.count()
+    def _client(self) -> KazooClient:
+        client = KazooClient(self.place.url, timeout=30)
+        client.start(timeout=30)
+        return client
 
-    def _claim(self, place: int) -> bool:
-        client = self._clients[place]
-        with suppress(KazooException):
-            found = [client.get(f"{self._root}/{counter}") for counter in COUNTERS]
-            if any(int(data) + 1 > LIMIT for data, _ in found):
-                return False
-            multi = client.transaction()
-            for counter, (data, stat) in zip(COUNTERS, found, strict=True):
-                multi.set_data(f"{self._root}/{counter}", str(int(data) + 1).encode(), version=stat.version)
-            multi.create(f"{self._root}/claims/{uuid.uuid4()}", json.dumps(RESOURCES).encode())
-            if not any(isinstance(result, Exception) for result in multi.commit()):
-                next(self._admitted)
-                return True
-        return False
+    @property
+    def _root(self) -> str:
+        return f"/{self.place.prefix}"
+
+    def _counters(self, number: int) -> list[str]:
+        return [
+            f"{self._root}/{name}@{scope}" for name in self.scenario.names for scope in scopes_of(number, 1)
+        ]
+
+    def create(self) -> None:
+        client = self._client()
+        client.ensure_path(f"{self._root}/claims")
+        for counter in [*self._counters(0), *self._counters(CONTESTED)]:
+            client.create(counter, b"0")
+        client.stop()
+        client.close()
+
+    def count(self) -> Counted:
+        client = self._client()
+        client.sync(self._root)
+        used = {
+            number: {int(client.get(counter)[0]) for counter in self._counters(number)}
+            for number in (0, CONTESTED)
+        }
+        client.stop()
+        client.close()
+        uneven = any(len(found) > 1 for found in used.values())
+        faults = (f"the counters disagree: {used}",) if uneven else ()
+        return Counted(max(used[0]), max(used[CONTESTED]), faults)
+
+    def open(self, connections: int) -> None:
+        self._zookeeper = self._client()
+
+    def claim(self, number: int) -> bool:
+        most = self.scenario.contested_limit if number == CONTESTED else 10**9
+        while True:
+            with suppress(KazooException):
+                counters = self._counters(number)
+                found = [self._zookeeper.get(counter) for counter in counters]
+                if any(int(data) + 1 > most for data, _ in found):
+                    return False
+                multi = self._zookeeper.transaction()
+                for counter, (data, stat) in zip(counters, found, strict=True):
+                    multi.set_data(counter, str(int(data) + 1).encode(), version=stat.version)
+                row = {"project": project_of(number), "held": dict.fromkeys(self.scenario.names, 1)}
+                multi.create(f"{self._root}/claims/{uuid.uuid4()}", json.dumps(row).encode())
+                if not any(isinstance(result, Exception) for result in multi.commit()):
+                    return True
+            if self.stopping():
+                raise Stopped
 
     def close(self) -> None:
-        client = self._clients[0]
-        client.sync(self._root)
-        counted = {int(client.get(f"{self._root}/{counter}")[0]) for counter in COUNTERS}
-        assert counted == {next(self._admitted)}, counted
-        for one in self._clients:
-            one.stop()
-            one.close()
+        self._zookeeper.stop()
+        self._zookeeper.close()
 
 
-def on_galera(cluster: Galera) -> list[tuple[int, Way]]:
+@dataclass
+class Entry:
+    """One way through some nodes: an object for each process, and what they did together."""
+
+    nodes: int
+    ways: list[Way]
+    figure: Figure
+    before: Counted
+
+
+def _entry(cluster: str, kind: type[Way], places: Sequence[Place], scenario: Scenario) -> Entry:
+    ways = [kind(places[number % len(places)], scenario) for number in range(NODES)]
+    ways[0].create()
+    return Entry(len(places), ways, Figure(cluster, scenario, kind), ways[0].count())
+
+
+def on_galera(cluster: Galera, scenario: Scenario) -> Iterator[Entry]:
     """The ways through one node and through all three, each with a database of its own: they must not meet."""
-    ways: list[tuple[int, Way]] = []
-    for nodes in (1, 3):
-        for way in (WithDelimiter, ConditionalUpdates):
+    for nodes in (1, NODES):
+        for kind in (Threads, ConditionalUpdate):
             urls = cluster.urls(cluster.create_database())[:nodes]
-            ways.append((nodes, way([url.render_as_string(hide_password=False) for url in urls])))
-    return ways
+            places = [Place(url.render_as_string(hide_password=False), "bench_") for url in urls]
+            yield _entry("Galera", kind, places, scenario)
 
 
-def on_zookeeper(ensemble: ZooKeeperEnsemble) -> list[tuple[int, Way]]:
+def on_zookeeper(ensemble: ZooKeeperEnsemble, scenario: Scenario) -> Iterator[Entry]:
     """The same, through one server and through all three."""
-    ways: list[tuple[int, Way]] = []
-    for nodes in (1, 3):
+    for nodes in (1, NODES):
         servers = ensemble.servers[:nodes]
         urls = [ensemble.url(f"bench-{nodes}", servers=[one]) for one in servers]
-        ways.append((nodes, WithDelimiter(urls)))
-        ways.append((nodes, OneMulti([f"{one.address}:{one.port}" for one in servers])))
-    return ways
+        # There are no tables whose names could begin otherwise: the path says where it lies.
+        yield _entry("ZooKeeper", Threads, [Place(url, "delimiter_") for url in urls], scenario)
+        hosts = [f"{one.address}:{one.port}" for one in servers]
+        yield _entry("ZooKeeper", OneMulti, [Place(host, f"naive-{nodes}") for host in hosts], scenario)
 
 
-def run(
-    cluster: str, ways: list[tuple[int, Way]], options: argparse.Namespace, console: Console
-) -> list[Figure]:
+def take(
+    crew: Crew, entry: Entry, options: argparse.Namespace, *, seed: int, race: bool = False
+) -> list[Any]:
+    claims = entry.figure.scenario.contested_limit // options.callers + 2 if race else None
+    turns = [
+        Turn(
+            way,
+            callers,
+            flood,
+            connections=16,
+            seed=seed * 10 + number,
+            claims=None if claims is None else (claims,) * callers,
+            contested=race,
+        )
+        for number, (way, (callers, flood)) in enumerate(
+            zip(entry.ways, entry.figure.scenario.shares(), strict=True)
+        )
+    ]
+    return crew.take(turns, warm_up=0.5, seconds=options.seconds)
+
+
+def run(cluster: str, entries: list[Entry], options: argparse.Namespace, console: Console) -> list[Entry]:
     """Each way in turn, round by round, so that a machine whose speed drifts slows all alike."""
-    rates: dict[tuple[int, str], list[float]] = {(nodes, way.name): [] for nodes, way in ways}
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True
     )
-    with bar:
-        task = bar.add_task("", total=len(ways) * (options.rounds + 1))
-        for number in range(options.rounds + 1):  # the first is for connections and caches
-            for nodes, way in ways:
-                bar.update(task, description=f"{cluster}, {nodes} of 3, {way.name}")
-                seconds = options.seconds if number else 0.5
-                rate = measure(way.claim, callers=options.callers, seconds=seconds)
-                if number:
-                    rates[nodes, way.name].append(rate)
+    with Crew(NODES) as crew, bar:
+        task = bar.add_task("", total=len(entries) * (options.rounds + 1))
+        for number in range(options.rounds):
+            for entry in entries:
+                bar.update(task, description=f"{cluster}, {entry.nodes} of {NODES}, {entry.figure.way.title}")
+                entry.figure.add(take(crew, entry, options, seed=number))
                 bar.advance(task)
-    for _, way in ways:
-        way.close()
-    return [
-        Figure(cluster, nodes, name, options.callers, statistics.median(values), tuple(values))
-        for (nodes, name), values in rates.items()
-    ]
+        for entry in entries:
+            bar.update(task, description=f"{cluster}: the last of a quota, and a look at what is counted")
+            outcomes = take(crew, entry, options, seed=-1, race=True)
+            entry.figure.all_admitted += sum(outcome.callers.all_admitted for outcome in outcomes)
+            entry.figure.check(entry.before, entry.ways[0].count())
+            bar.advance(task)
+    return entries
 
 
-def rows(figures: Sequence[Figure]) -> list[tuple[str, int, Figure, Figure]]:
-    """By cluster and nodes: the naive way and ours."""
-    found = []
-    for cluster, nodes in dict.fromkeys((figure.cluster, figure.nodes) for figure in figures):
-        ours, naive = (one for one in figures if (one.cluster, one.nodes) == (cluster, nodes))
-        found.append((cluster, nodes, naive, ours))
-    return found
+def pairs(entries: Sequence[Entry]) -> list[tuple[str, int, Figure, Figure]]:
+    """For each cluster and number of nodes the naive way and Delimiter."""
+    found: dict[tuple[str, int], list[Figure]] = {}
+    for entry in entries:
+        found.setdefault((entry.figure.group, entry.nodes), []).append(entry.figure)
+    return [(cluster, nodes, naive, ours) for (cluster, nodes), (ours, naive) in found.items()]
 
 
-def show(figures: Sequence[Figure], console: Console) -> None:
+def show(entries: Sequence[Entry], console: Console) -> None:
+    callers = entries[0].figure.scenario.callers
     table = Table(
-        title=f"Claims a second, {figures[0].callers} callers, {len(RESOURCES)} resources, one hot project"
+        title=f"Claims a second: 3 resources, one hot project and user, {callers} callers in {NODES} processes"
     )
-    for column in ("cluster", "through", "the naive way", "claims/s", Delimiter.__name__, "ratio"):
-        table.add_column(
-            column, justify="left" if column in ("cluster", "through", "the naive way") else "right"
-        )
-    for cluster, nodes, naive, ours in rows(figures):
-        ratio = f"{ours.median / naive.median:.2f}" if naive.median else "–"
-        table.add_row(
-            cluster, f"{nodes} of 3", naive.way, f"{naive.median:,.0f}", f"{ours.median:,.0f}", ratio
-        )
+    for column in ("cluster", "through", "the naive way", "Delimiter", "ratio"):
+        table.add_column(column, justify="left" if column == "cluster" else "right")
+    for cluster, nodes, naive, ours in pairs(entries):
+        rate = f"{ours.median / naive.median:.1f}" if naive.median else ""
+        table.add_row(cluster, f"{nodes} of {NODES}", f"{naive.median:,.0f}", f"{ours.median:,.0f}", rate)
     console.print(table)
 
 
-def draw(figures: Sequence[Figure], path: Path) -> None:
-    """Two bars for each cluster and number of nodes."""
+def draw(entries: Sequence[Entry], path: Path) -> None:
+    """Bars for each cluster and number of nodes."""
     import matplotlib as mpl
 
     mpl.use("svg")
     from matplotlib import pyplot as plt
 
-    found = rows(figures)
+    found = pairs(entries)
     picture, axes = plt.subplots(figsize=(8, 3.5))
     for shift, name, pick in ((-0.2, "the naive way", 2), (0.2, "Delimiter", 3)):
         values = [row[pick].median for row in found]  # type: ignore[union-attr]
@@ -258,6 +230,14 @@ def draw(figures: Sequence[Figure], path: Path) -> None:
     picture.savefig(path)
 
 
+def as_json(entries: Sequence[Entry]) -> dict[str, Any]:
+    figures = [
+        {"cluster": entry.figure.group, "nodes": entry.nodes, **entry.figure.as_json(None)}
+        for entry in entries
+    ]
+    return {"format": 1, "figures": figures}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each way works in a round")
@@ -267,25 +247,28 @@ def main() -> None:
     parser.add_argument("--chart", type=Path, help="draw them (SVG; needs matplotlib)")
     options = parser.parse_args()
     console = Console()
-    figures: list[Figure] = []
+    scenario = Scenario("hot", options.callers, NODES)
+    entries: list[Entry] = []
     try:
         galera = Galera()
-        figures += run("Galera", on_galera(galera), options, console)
+        entries += run("Galera", list(on_galera(galera, scenario)), options, console)
         galera.close()
     except ServerNotAvailable as reason:
         console.print(f"[red]Galera is left out: {reason}")
     try:
         with ZooKeeperEnsemble(3) as ensemble:
-            figures += run("ZooKeeper", on_zookeeper(ensemble), options, console)
+            entries += run("ZooKeeper", list(on_zookeeper(ensemble, scenario)), options, console)
     except ServerNotAvailable as reason:
         console.print(f"[red]ZooKeeper is left out: {reason}")
-    if not figures:
+    if not entries:
         sys.exit("no cluster could be started here")
-    show(figures, console)
+    show(entries, console)
     if options.json:
-        options.json.write_text(json.dumps([asdict(figure) for figure in figures], indent=2))
+        options.json.write_text(json.dumps(as_json(entries), indent=1) + "\n")
     if options.chart:
-        draw(figures, options.chart)
+        draw(entries, options.chart)
+    faults = [f"{entry.figure.way.title}: {fault}" for entry in entries for fault in entry.figure.faults]
+    sys.exit("\n".join(faults) if faults else 0)
 
 
 if __name__ == "__main__":
