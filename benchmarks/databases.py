@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from placement_way import Placement
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from stores import STORES, stores
@@ -48,7 +49,7 @@ PLANS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def run(name: str, url: str, options: argparse.Namespace, console: Console) -> Report:
-    ways = list(WAYS.values())
+    ways = [*WAYS.values(), *([Placement] if name == "mariadb" else [])]
     lengths = (
         {"seconds": 0.4, "warm_up": 0.3, "rounds": 1} if options.quick else {"seconds": 2.0, "rounds": 3}
     )

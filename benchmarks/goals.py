@@ -15,6 +15,8 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from delimiter.bench.plan import WAYS
+
 HERE = Path(__file__).parent
 
 Results = Mapping[str, Any]
@@ -164,7 +166,7 @@ def show(found: list[tuple[str, str, str, str]], console: Console) -> None:
     console.print(table)
 
 
-def page(results: Results, found: list[tuple[str, str, str, str]]) -> str:
+def page(results: Results, found: list[tuple[str, str, str, str]], images: Path) -> str:
     """What the documentation includes: the goals, and the rates of each database."""
     lines = ["| goal | | reached |", "|---|---|---|"]
     lines += [f"| {what} | {goal} | {figure or '–'} ({state}) |" for what, goal, figure, state in found]
@@ -184,6 +186,8 @@ def page(results: Results, found: list[tuple[str, str, str, str]]) -> str:
             "",
         ]
         lines += _rates(run["figures"])
+        if (images / f"claims-{store}.svg").exists():
+            lines += ["", f"![{machine['server']}: claims a second of each way](images/claims-{store}.svg)"]
     return "\n".join(lines) + "\n"
 
 
@@ -200,7 +204,8 @@ def _rates(figures: list[dict[str, Any]]) -> list[str]:
         found = [rate.get((scenario, way)) for scenario in scenarios]
         over = max((figure["oversubscribed"] or 0 for figure in found if figure), default=0)
         cells = [f"{figure['claims_per_second']:,.0f}" if figure else "–" for figure in found]
-        lines.append(f"| {way} | " + " | ".join(cells) + f" | {f'{over:.0%}' if over else ''} |")
+        title = WAYS[way].title if way in WAYS else way
+        lines.append(f"| {title} | " + " | ".join(cells) + f" | {f'{over:.0%}' if over else ''} |")
     return lines
 
 
@@ -213,7 +218,7 @@ def main() -> None:
     found = rows(results)
     show(found, Console())
     if options.page:
-        options.page.write_text(page(results, found))
+        options.page.write_text(page(results, found, options.page.parent / "images"))
 
 
 if __name__ == "__main__":

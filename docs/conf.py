@@ -15,7 +15,7 @@ version = release = _version("delimiter")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "benchmark-figures.md"]  # that one is included
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_inline", "substitution"]
 myst_substitutions = {"capabilities": capability_table()}
 myst_heading_anchors = 3

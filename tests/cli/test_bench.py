@@ -168,6 +168,11 @@ def test_what_cannot_be_measured_is_said(quota, url, options, status, said):
     assert tables_of(url) == before
 
 
+def test_the_help_names_every_way(command):
+    said = " ".join(command("bench", "--help").out.split())
+    assert f"Only these ways: {', '.join(WAYS)}." in said
+
+
 def test_without_a_store(command):
     run = command("bench")
     assert run.status == 2

@@ -43,6 +43,8 @@ class _Entry:
 
 
 class _Measurement:
+    """One run: what is measured in it, and what of it is there now."""
+
     def __init__(self, plan: Plan, engine: sa.Engine, prefix: str, told: Told) -> None:
         self.plan = plan
         self.engine = engine
@@ -65,6 +67,7 @@ class _Measurement:
             for scenario in scenarios
         )
         self._made = 0
+        self._present: list[Way] = []
 
     @contextmanager
     def _direct(self) -> Iterator[sa.Connection]:
@@ -83,35 +86,49 @@ class _Measurement:
 
     def _of(self, scenario: Scenario) -> list[type[Way]]:
         """The ways that can be measured in a scenario."""
-        return [
-            way
-            for way in self._ways
-            if (way.nested or scenario.depth == 1)
-            and (way.decides or not (scenario.flood or scenario.claims or scenario.depth > 1))
-        ]
+        return [way for way in self._ways if way.fits(scenario)]
+
+    def report(self) -> Report:
+        """What is known before anything is measured."""
+        plan = self.plan
+        with Delimiter(plan.url, create=False, table_prefix=self._prefix, schema=plan.schema) as quota:
+            where = surroundings(quota, self.engine)
+        return Report(where, _told_plan(plan), left_out=list(self.left_out()))
 
     def run(self, crew: Crew, report: Report) -> None:
         for name, scenarios in self._groups.items():
             entries = [
                 self._made_for(name, scenario, way) for scenario in scenarios for way in self._of(scenario)
             ]
-            for number in range(self.plan.rounds):
-                # There and back, so that nobody always comes after the same other one.
-                for entry in entries if number % 2 == 0 else reversed(entries):
-                    self._step(entry, f"round {number + 1} of {self.plan.rounds}")
-                    entry.figure.add(self._take(crew, entry, self._claims_each(entry), seed=number))
-            for entry in entries:
-                self._step(entry, "the last of a quota, and a look at what is counted")
-                self._race(crew, entry)
-                entry.figure.check(entry.before, entry.way.count())
-                report.figures.append(entry.figure)
-            drop_tables(self.engine, self._prefix, self.plan.schema)
+            self._measure(crew, entries)
+            report.figures += [entry.figure for entry in entries]
+            self.clean()
+
+    def _measure(self, crew: Crew, entries: Sequence[_Entry]) -> None:
+        for number in range(self.plan.rounds):
+            # There and back, so that nobody always comes after the same other one.
+            for entry in entries if number % 2 == 0 else reversed(entries):
+                self._step(entry, f"round {number + 1} of {self.plan.rounds}")
+                claims = self.plan.claims_per_round
+                entry.figure.add(self._take(crew, entry, claims, seed=number))
+        for entry in entries:
+            self._step(entry, "the last of a quota, and a look at what is counted")
+            self._race(crew, entry)
+            entry.figure.check(entry.before, entry.way.count())
+
+    def clean(self) -> None:
+        """Leave nothing behind of what was made so far."""
+        for way in self._present:
+            way.drop()
+        self._present.clear()
+        drop_tables(self.engine, self._prefix, self.plan.schema)
 
     def _made_for(self, group: str, scenario: Scenario, kind: type[Way]) -> _Entry:
         self._made += 1
         prefix = f"{self._prefix}{self._made}_"
         place = Place(self.plan.url, prefix, self.plan.schema)
         entry = _Entry(Figure(group, scenario, kind), kind(place, scenario), Counted(0, 0))
+        self._present.append(entry.way)
         self._step(entry, "making its tables")
         entry.way.create()
         entry.before = entry.way.count()
@@ -121,10 +138,6 @@ class _Measurement:
         now = f"{entry.figure.scenario.name}, {entry.way.title}: {what}"
         self._told(total=self._total, done=self._done, now=now)
         self._done += 1
-
-    def _claims_each(self, entry: _Entry) -> int | None:
-        """How many claims all callers make together, if it is not the time that ends them."""
-        return self.plan.claims_per_round
 
     def _take(
         self, crew: Crew, entry: _Entry, claims: int | None, *, seed: int, contested: bool = False
@@ -167,19 +180,15 @@ def measure(plan: Plan, *, told: Told) -> Report:
     Raises ``InvalidRequest``, ``Unsupported``, ``StoreUnavailable``, and :class:`MeasurementFailed` where a way does
     not work. What is wrong with the counts is in the report.
     """
-    prefix = f"bench_{uuid.uuid4().hex[:8]}_"
     engine = sa.create_engine(plan.url, poolclass=sa.NullPool)
+    measurement = _Measurement(plan, engine, f"bench_{uuid.uuid4().hex[:8]}_", told)
     try:
-        measurement = _Measurement(plan, engine, prefix, told)
         with Crew(plan.processes) as crew:
-            with Delimiter(plan.url, create=False, table_prefix=prefix, schema=plan.schema) as quota:
-                report = Report(
-                    surroundings(quota, engine), _told_plan(plan), left_out=list(measurement.left_out())
-                )
+            report = measurement.report()
             measurement.run(crew, report)
         return report
     finally:
-        drop_tables(engine, prefix, plan.schema)
+        measurement.clean()
         engine.dispose()
 
 

@@ -68,7 +68,7 @@ class _Summed(HandWritten):
 
         self._sums = sa.union_all(used("project", a.project), used("user", a.owner))
 
-    def fits(self, connection: sa.Connection, number: int, limits: dict[tuple[str, str], int]) -> bool:
+    def within(self, connection: sa.Connection, number: int, limits: dict[tuple[str, str], int]) -> bool:
         """Whether one more of each resource is within those limits, by what is held now."""
         whose = {"project": project_of(number), "user": user_of(number)}
         sums = connection.execute(self._sums, {**whose, "resources": list(self.scenario.names)})
@@ -106,7 +106,7 @@ class CompareAndSwap(_Summed):
                 self._seen, {"scopes": scopes, "resources": list(self.scenario.names)}
             ).all()
             limits = {(scope, resource): most for scope, _, resource, most in seen}
-            if not self.fits(connection, number, limits):
+            if not self.within(connection, number, limits):
                 connection.rollback()
                 return False
             self.insert(connection, number)
@@ -149,7 +149,7 @@ class CheckThenInsert(_Summed):
     def attempt(self, number: int, scopes: list[str]) -> bool:
         limits = {key: most for scope in scopes for key, most in self._maxima[scope].items()}
         with self._asking.connect() as connection:
-            fits = self.fits(connection, number, limits)
+            fits = self.within(connection, number, limits)
             connection.rollback()
         if not fits:
             return False

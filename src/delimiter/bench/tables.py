@@ -27,7 +27,7 @@ def tables(report: Report, baseline: str) -> Iterator[RenderableType]:
     """A table for each scenario."""
     for (group, _), found in groupby(report.figures, lambda figure: (figure.group, figure.scenario.name)):
         figures = list(found)
-        title = Text(f"{_TITLES.get(group, group)}: {_spoken(figures[0].scenario)}", style="heading")
+        title = Text(f"{_TITLES.get(group, group)}: {_spoken(figures[0].scenario)}", style="bold")
         yield Group(title, _table(report, figures, baseline))
 
 
@@ -43,7 +43,7 @@ def _spoken(scenario: Scenario) -> str:
 
 
 def _table(report: Report, figures: list[Figure], baseline: str) -> Table:
-    table = Table(box=None, header_style="heading", pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
     for heading in ("a second", "ratio", "p50 ms", "p99 ms"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -66,10 +66,10 @@ def _time(milliseconds: float | None) -> str:
 
 def _note(figure: Figure) -> Text:
     if figure.faults:
-        return Text(figure.faults[0], style="bad")
+        return Text(figure.faults[0], style="red")
     if not figure.way.exact and figure.oversubscribed is not None:
-        return Text(f"oversubscribed by {figure.oversubscribed:.0%}", style="near")
+        return Text(f"oversubscribed by {figure.oversubscribed:.0%}", style="yellow")
     if figure.flood_rates:
         refused = sum(figure.flood_rates) / len(figure.flood_rates)
-        return Text(f"{refused:,.0f} a second refused", style="quiet")
+        return Text(f"{refused:,.0f} a second refused", style="dim")
     return Text("")

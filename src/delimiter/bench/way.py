@@ -119,6 +119,16 @@ class Way(ABC):
         backend = sa.make_url(url).get_backend_name()
         return None if backend in cls.databases else f"not on {backend}"
 
+    @classmethod
+    def fits(cls, scenario: Scenario) -> bool:
+        """Whether it can be measured in this scenario, and says something there."""
+        if not cls.decides:
+            return not (scenario.flood or scenario.claims or scenario.depth > 1)
+        return cls.nested or scenario.depth == 1
+
+    def drop(self) -> None:  # noqa: B027 - most have nothing else
+        """Remove what it made beside the tables whose names begin with its prefix."""
+
     @abstractmethod
     def create(self) -> None:
         """Make the tables, the limits, and the claims that are there before."""

@@ -40,6 +40,11 @@ class _Numbers(click.ParamType[tuple[int, ...]]):
 
 _NUMBERS: Final = _Numbers()
 
+_WAYS: Final = (
+    *("threads", "asyncio", "in-transaction", "conditional-update", "select-for-update"),
+    *("compare-and-swap", "serializable", "check-then-insert", "single-row-commits"),
+)
+
 
 @click.command(
     epilog=options.examples(
@@ -89,7 +94,7 @@ _NUMBERS: Final = _Numbers()
     "--claims", metavar="N,…", type=_NUMBERS, default="", help="Also alone beside so many: 100,10000,1000000"
 )
 @click.option("--flood", is_flag=True, help="Also beside callers that ask a full project for more.")
-@click.option("--ways", metavar="NAME,…", default="", help="Only these ways, of those listed below.")
+@click.option("--ways", metavar="NAME,…", default="", help=f"Only these ways: {', '.join(_WAYS)}.")
 @click.option(
     "--connections",
     metavar="N",
