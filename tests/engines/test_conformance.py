@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from delimiter.conformance import EngineConformance
 from delimiter.engine import Engine, OpenOptions, open_engine
+from delimiter.engines.zookeeper.engine import ZooKeeperEngine
 
 
 class TestMemory(EngineConformance):
@@ -77,3 +78,10 @@ class TestZooKeeper(OnStore):
     @pytest.fixture
     def empty_store(self, database_url: Callable[[str], str]) -> str:
         return database_url("zookeeper")
+
+    def trace(self, engine: Engine) -> object:
+        """How many changes the server has seen but those of the clock, which is written by every call."""
+        assert isinstance(engine, ZooKeeperEngine)
+        client, clock = engine.ground.session.client, engine.ground.layout.clock
+        written = client.exists(clock).version
+        return client.last_zxid - written
