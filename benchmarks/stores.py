@@ -27,6 +27,10 @@ def stores(given: Sequence[str], console: Console, names: Sequence[str] = STORES
     if given:
         yield dict(pair.split("=", 1) for pair in given)
         return
+    if lies_in_memory(Path(tempfile.gettempdir())):
+        console.print(
+            f"[red]{tempfile.gettempdir()} lies in memory, where a commit costs nothing: set TMPDIR to a disk"
+        )
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         servers = Servers()
@@ -41,6 +45,16 @@ def stores(given: Sequence[str], console: Console, names: Sequence[str] = STORES
             except ServerNotAvailable as reason:
                 console.print(f"[red]{name} is left out: {reason}")
         yield found
+
+
+def lies_in_memory(folder: Path) -> bool:
+    """Whether what is written there never comes to a disk."""
+    try:
+        mounted = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return False
+    above = [(len(place), kind) for place, kind in mounted if folder.resolve().is_relative_to(place)]
+    return max(above, default=(0, ""))[1] in {"tmpfs", "ramfs"}
 
 
 def _in_wal_mode(path: Path) -> Path:

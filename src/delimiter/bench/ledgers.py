@@ -75,7 +75,7 @@ class ConditionalUpdate(_Ledger):
         )
 
     def attempt(self, number: int, scopes: list[str]) -> bool:
-        with self.engine.connect() as connection:
+        with self.connected() as connection:
             for resource in self.scenario.names:
                 for scope in scopes:
                     taken = connection.execute(self._take, {"r": resource, "s": scope, "n": 1})
@@ -114,7 +114,7 @@ class SelectForUpdate(_Ledger):
 
     def attempt(self, number: int, scopes: list[str]) -> bool:
         key = {"resources": list(self.scenario.names), "scopes": scopes}
-        with self.engine.connect() as connection:
+        with self.connected() as connection:
             if any(used + 1 > most for used, most in connection.execute(self._look, key)):
                 connection.rollback()
                 return False

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import uuid
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
 import sqlalchemy as sa
@@ -17,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from delimiter.bench import filling
 from delimiter.bench.scenario import CONTESTED, LIMIT, ancestry, project_of, scopes_of, user_of
-from delimiter.bench.way import Counted, ThreadedWay, again
+from delimiter.bench.way import Counted, Stopped, ThreadedWay, again
 
 __all__ = ["HandWritten", "is_contested", "met_another"]
 
@@ -169,6 +170,14 @@ class HandWritten(ThreadedWay):
     def met(self, error: Exception) -> bool:
         """Whether another claim was in the way, and a new transaction may succeed."""
         return met_another(error)
+
+    @contextmanager
+    def connected(self) -> Iterator[sa.Connection]:
+        """A connection from the pool, unless the measurement ended while this caller stood in its queue."""
+        with self.engine.connect() as connection:
+            if self.stopping():
+                raise Stopped
+            yield connection
 
     @abstractmethod
     def attempt(self, number: int, scopes: list[str]) -> bool:

@@ -101,7 +101,7 @@ class CompareAndSwap(_Summed):
         )
 
     def attempt(self, number: int, scopes: list[str]) -> bool:
-        with self.engine.connect() as connection:
+        with self.connected() as connection:
             seen = connection.execute(
                 self._seen, {"scopes": scopes, "resources": list(self.scenario.names)}
             ).all()
@@ -153,7 +153,7 @@ class CheckThenInsert(_Summed):
             connection.rollback()
         if not fits:
             return False
-        with self.engine.connect() as connection:
+        with self.connected() as connection:
             self.insert(connection, number)
             connection.commit()
         return True
