@@ -48,6 +48,10 @@ _LABELS: Final = {
 }
 
 
+#: Panels beside each other: a page is not wider.
+_COLUMNS: Final = 3
+
+
 def need_matplotlib() -> None:
     """Say at once what is missing, not after minutes of measuring."""
     if importlib.util.find_spec("matplotlib") is None:
@@ -65,10 +69,14 @@ def draw(run: Mapping[str, Any], path: Path, *, groups: Sequence[str] = tuple(_P
 
         present = {figure["group"] for figure in run["figures"]}
         shown = [name for name in groups if name in present]
-        picture = Figure(figsize=(4.2 * len(shown), 4.4))
+        columns = min(len(shown), _COLUMNS)
+        rows = -(-len(shown) // columns)
+        picture = Figure(figsize=(4.2 * columns, 3.4 * rows + 1))
         FigureCanvasSVG(picture)
-        panels = picture.subplots(1, len(shown), squeeze=False)[0]
-        for panel, name in zip(panels, shown, strict=True):
+        panels = list(picture.subplots(rows, columns, squeeze=False).flat)
+        for panel in panels[len(shown) :]:
+            panel.set_axis_off()
+        for panel, name in zip(panels, shown, strict=False):
             _panel(panel, [figure for figure in run["figures"] if figure["group"] == name], *_PANELS[name])
         lines, labels = panels[0].get_legend_handles_labels()
         picture.legend(lines, labels, loc="lower center", ncols=3, fontsize="small", frameon=False)
@@ -79,7 +87,7 @@ def draw(run: Mapping[str, Any], path: Path, *, groups: Sequence[str] = tuple(_P
             fontsize="small",
             color="#5f6368",
         )
-        picture.tight_layout(rect=(0, 0.16, 1, 1))
+        picture.tight_layout(rect=(0, 0.7 / (3.4 * rows + 1), 1, 1))
         picture.savefig(path, format="svg", metadata={"Date": None})
 
 
@@ -89,7 +97,10 @@ def _panel(panel: Axes, figures: Sequence[Mapping[str, Any]], over: str, shown: 
     values = sorted({figure[over] for figure in figures})
     bars = len(values) == 1
     for number, way in enumerate(ways):
-        points = sorted((figure[over], figure[shown]) for figure in figures if figure["way"] == way)
+        # Where nothing was answered there is no point; a logarithmic scale has no nought.
+        points = sorted((one[over], one[shown]) for one in figures if one["way"] == way and one[shown])
+        if not points:
+            continue
         colour, line = _STYLES.get(way, _OTHER)
         title = WAYS[way].title if way in WAYS else way
         if bars:
