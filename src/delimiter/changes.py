@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -30,15 +31,20 @@ class NewClaim:
     @property
     def fingerprint(self) -> str:
         """Tells a repeated request from another one under the same id. The time left is not part of it."""
-        contents = [
-            sorted(self.resources.items()),
+        return _fingerprint(
+            tuple(sorted(self.resources.items())),
             self.project,
             self.user,
             self.parent,
             self.external_id,
             self.expires_in is not None,
-        ]
-        return hashlib.sha256(json.dumps(contents, separators=(",", ":")).encode()).hexdigest()
+        )
+
+
+@lru_cache(maxsize=4096)
+def _fingerprint(*contents: Hashable) -> str:
+    """Remembered: most of what a service asks for, it asks for again and again."""
+    return hashlib.sha256(json.dumps(contents, separators=(",", ":")).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

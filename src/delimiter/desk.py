@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from delimiter import validation
+from delimiter.combining import Combiner
 from delimiter.condition import Condition
 from delimiter.engine import ClaimQuery, Engine, OpenOptions, open_engine
 from delimiter.errors import Conflict, DelimiterError, StoreUnavailable
@@ -55,6 +56,7 @@ class Desk:
         self._timeout = validation.microseconds(timeout, "timeout") / 1_000_000
         options = OpenOptions(create=create, schema=schema, table_prefix=table_prefix, timeout=self._timeout)
         self._engine: Engine = open_engine(url_or_engine, options)
+        self._combiner = Combiner(self._engine)
         self._freshness = Freshness(self._engine, limits, projects, self._run)
 
     def prepare(self) -> None:

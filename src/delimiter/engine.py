@@ -8,13 +8,12 @@ engine promises is written at its methods, as law: who calls, in which order, wh
 from __future__ import annotations
 
 import enum
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, cast
 
 from delimiter import validation
 from delimiter.changes import Change
@@ -39,13 +38,13 @@ from delimiter.model import (
     Scope,
     Usage,
 )
+from delimiter.waiting import Bell, Waits
 
 if TYPE_CHECKING:
     from delimiter.model import CallersConnection
 
 __all__ = [
     "Answer",
-    "Bell",
     "Capability",
     "ClaimQuery",
     "Engine",
@@ -53,8 +52,6 @@ __all__ = [
     "open_engine",
 ]
 
-
-T = TypeVar("T")
 
 _COUNTING: Final = "only a SQL store can count the service's own tables; open one for count() and guard()"
 
@@ -86,21 +83,7 @@ class ClaimQuery:
     subtree: bool = False
 
 
-class Bell:
-    """What a follower of events waits on between two looks. Another thread may close it."""
-
-    def __init__(self) -> None:
-        self._closed = threading.Event()
-
-    def wait(self, seconds: float) -> None:
-        """Return when it rings, when it is closed, and at the latest after ``seconds``. It may ring for nothing."""
-        self._closed.wait(seconds)
-
-    def close(self) -> None:
-        self._closed.set()
-
-
-class Engine(ABC):
+class Engine(Waits, ABC):
     """Where usage is kept.
 
     An engine may be called from many threads at once. It opens a transaction of its own for each call without
@@ -113,6 +96,12 @@ class Engine(ABC):
 
     #: Whether calls must be made in a greenlet on the event loop (:mod:`delimiter.aio` does).
     asynchronous: bool = False
+
+    #: How many changes of different callers the desk may hand over at once; 1: it keeps them apart.
+    largest_batch: int = 1
+
+    #: Seconds that a batch may take before the next is handed over beside it.
+    held_up_after: float = 0.1
 
     #: Microseconds added to the store's clock. Always 0 but in tests, which move time instead of sleeping.
     clock_offset: int = 0
@@ -133,6 +122,14 @@ class Engine(ABC):
         or not. In the caller's transaction nothing is committed, rolled back or retried; what cannot be decided on its
         snapshot raises ``Conflict``.
         """
+
+    def apply_each(self, changes: Sequence[Change]) -> list[Answer]:
+        """Decide changes of different callers, each for itself, in transactions of the store's own and in any order.
+
+        ``Conflict`` as an answer: to wait for what this change needs would have held up the others; :meth:`apply` it
+        alone. What is raised may have come after some of them were made: each is asked for again by its id.
+        """
+        return self.apply(changes)
 
     @abstractmethod
     def check(
@@ -316,21 +313,11 @@ class Engine(ABC):
     def drifts(self, *, repair: bool) -> Iterator[Drift]:
         """Counters that disagree with their claims; with ``repair`` each is set right under its lock, one by one."""
 
-    def prepare(self) -> None:  # noqa: B027 - an engine may need nothing
+    def prepare(self) -> None:
         """Do what the first call would do by itself, such as making tables. Again: nothing."""
 
-    def close(self) -> None:  # noqa: B027 - an engine that opened nothing has nothing to give back
+    def close(self) -> None:
         """Give back what the engine opened itself; a connection pool that was handed in stays open."""
-
-    def pause(self, seconds: float) -> None:
-        """Wait before the desk tries again; an engine that runs on an event loop lets the loop go on meanwhile."""
-        import time
-
-        time.sleep(seconds)
-
-    def beside(self, call: Callable[[], T]) -> T:
-        """Call something outside that may block; an engine that runs on an event loop does so in a thread."""
-        return call()
 
 
 @dataclass(frozen=True, slots=True)

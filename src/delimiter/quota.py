@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, get_args
 
 from delimiter import validation
@@ -290,8 +291,9 @@ class Delimiter(Reconciling):
             raise InvalidRequest("an empty list claims nothing: hand over at least one Request")
         if len({claim.id for claim in claims}) < len(claims):
             raise InvalidRequest("one id stands twice in the list: each claim needs an id of its own")
-        charged = dict.fromkeys(scope for claim in claims for scope in Scope.owned(claim.project, claim.user))
-        self._freshness.freshen(list(charged), connection)
+        if self._freshness.needed:
+            charged = (scope for claim in claims for scope in Scope.owned(claim.project, claim.user))
+            self._freshness.freshen(list(dict.fromkeys(charged)), connection)
         return self._apply(Admit(claims), connection, claim_id=claims[0].id)
 
     def _change(
@@ -302,11 +304,11 @@ class Delimiter(Reconciling):
     def _apply(
         self, change: Change, connection: CallersConnection | None, *, claim_id: str
     ) -> tuple[Claim, ...]:
-        answer = self._run(
-            lambda: self._engine.apply([change], connection=connection)[0],
-            connection=connection,
-            claim_id=claim_id,
-        )
+        if connection is None:
+            answer = self._run(self._combiner.caller(change, self._timeout), claim_id=claim_id)
+        else:  # their transaction, in which nobody else's change has a place
+            apply = partial(self._engine.apply, [change], connection=connection)
+            answer = self._run(lambda: apply()[0], connection=connection, claim_id=claim_id)
         if isinstance(answer, DelimiterError):
             raise answer
         return answer

@@ -11,9 +11,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-from delimiter.engine import Bell
 from delimiter.errors import DelimiterError
 from delimiter.model import Event
+from delimiter.waiting import Bell
 
 __all__ = ["AsyncSubscription", "Subscription"]
 

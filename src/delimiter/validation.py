@@ -60,6 +60,8 @@ def text(value: Any, what: str) -> str:
 
 
 def _only_text(value: str, what: str) -> None:
+    if value.isprintable():  # then there is none of them, and most names are
+        return
     for character in value:
         if unicodedata.category(character) in (
             "Cc",

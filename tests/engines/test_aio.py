@@ -154,6 +154,51 @@ async def test_a_cancelled_claim_leaves_the_store_usable(
     assert (len(admitted), held) in ((10, 10), (9, 10))
 
 
+@pytest.mark.stores("postgresql", "mariadb")
+async def test_a_cancelled_leader_takes_nobody_with_it(quota: Delimiter, engine: AsyncEngine) -> None:
+    """Guard: ``Engine.shielded``; without it those who wait in the leader's batch are never answered, or in doubt."""
+    for number in range(2):
+        await quota.claim({"a.thing": 1}, project="acme", id=f"warm-{number}")
+    async with engine.connect() as connection:
+        await quota.claim({"a.thing": 1}, project="acme", connection=connection)
+        # The first goes at once, and waits for the lock; the second leads those who came meanwhile.
+        tasks = [
+            asyncio.create_task(quota.claim({"a.thing": 1}, project="acme", id=f"t{n}")) for n in range(5)
+        ]
+        combiner = quota._quota._combiner
+        while combiner._turns < 2:
+            await asyncio.sleep(0.001)
+        tasks[1].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await tasks[1]
+        await connection.rollback()
+        others = [task for task in tasks if task is not tasks[1]]
+        assert [(await task).id for task in others] == ["t0", "t2", "t3", "t4"]
+    used = (await quota.usage(project="acme"))["a.thing"].used
+    claims = {claim.id async for claim in quota.claims(project="acme")}
+    assert {"t0", "t2", "t3", "t4"} <= claims
+    assert used == len(claims)
+
+
+@pytest.mark.stores("postgresql", "mariadb")
+async def test_a_cancelled_follower_is_not_charged(quota: Delimiter, engine: AsyncEngine) -> None:
+    """Whoever gives up before the batch is sent. Guard: ``Combiner._leave``."""
+    async with engine.connect() as connection:
+        await quota.claim({"a.thing": 1}, project="acme", connection=connection)
+        first = asyncio.create_task(quota.claim({"a.thing": 1}, project="acme"))
+        while not quota._quota._combiner._turn:
+            await asyncio.sleep(0)
+        second = asyncio.create_task(quota.claim({"a.thing": 1}, project="acme"))
+        while not quota._quota._combiner._queue:
+            await asyncio.sleep(0)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        await connection.rollback()
+        await first
+    assert (await quota.usage(project="acme"))["a.thing"].used == 1
+
+
 @pytest.mark.stores("memory")
 async def test_memory(store_url: str) -> None:
     async with Delimiter(store_url) as quota:

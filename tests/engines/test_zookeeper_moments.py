@@ -16,11 +16,11 @@ import pytest
 
 from delimiter import ClaimConflict, Delimiter, DelimiterError, OverLimit, Request, StoreUnavailable
 from delimiter.changes import Admit, NewClaim, Provision, Release
+from delimiter.combining import _Waiting
 from delimiter.engines.zookeeper import claims as claims_module
 from delimiter.engines.zookeeper import expiry as expiry_module
 from delimiter.engines.zookeeper import upkeep as upkeep_module
 from delimiter.engines.zookeeper.claims import Claims
-from delimiter.engines.zookeeper.combining import _Waiting
 from delimiter.engines.zookeeper.counters import Accounts
 from delimiter.engines.zookeeper.engine import ZooKeeperEngine
 from delimiter.engines.zookeeper.layout import digest
@@ -139,14 +139,17 @@ def test_a_refusal_is_of_one_moment(
 def test_one_who_asks_for_something_damaged_does_not_disturb_others(
     store_url: str, quota: Delimiter, engine: ZooKeeperEngine
 ) -> None:
-    """Guard: ``_is_of_one``: changes that are decided together are decided alone when one of them cannot be."""
+    """Guard: in ``Combiner._decide``, what a batch fails at for good is asked for alone by each of its callers."""
     quota.claim({"cores": 1}, user="john", id="damaged")
     quota.claim({"cores": 1}, user="john", id="whole")
     engine.ground.session.client.set(engine.ground.layout.claim(digest("damaged")), b"{}")
-    waiting = [_Waiting([Release("damaged")]), _Waiting([Release("whole")])]
-    engine._combining._decide(waiting)
-    assert isinstance(waiting[0].error, StoreUnavailable)
-    assert (waiting[1].error, waiting[1].answers) == (None, [()])
+    waiting = [_Waiting(Release(id), engine.ticket()) for id in ("damaged", "whole")]
+    quota._combiner._decide(waiting)
+    assert [(one.error, one.answer) for one in waiting] == [(None, None)] * 2
+    with pytest.raises(StoreUnavailable):
+        quota.release("damaged")
+    quota.release("whole")
+    assert quota.get_claim("whole").state == "released"
 
 
 def test_a_release_by_an_external_id_that_comes_with_it(quota: Delimiter, engine: ZooKeeperEngine) -> None:

@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from delimiter import Conflict, Delimiter, DelimiterError, OverLimit, Request
+from delimiter import Claim, Conflict, Delimiter, DelimiterError, OverLimit, Request
+from delimiter.changes import Admit, NewClaim
+from delimiter.engine import Answer
 from driver_errors import met_another
 from interleavings.stage import Kind, Stage, Step
 from interleavings.world import COUNTED, ROWS, Store
@@ -108,6 +110,22 @@ def _list(quota: Delimiter, number: int) -> Any:
     node = Request({"cpu": 2}, project="acme", user="john", id=f"a-{number}", parent=f"b-{number}")
     other = Request({"disk": 2}, project="acme", id=f"c-{number}", parent="root")
     return quota.claim_all([cluster, node, other] if number else [cluster, other, node])
+
+
+def _batch(quota: Delimiter, number: int) -> Any:
+    """Two callers of one process who met. Whoever is refused may have been the first: then it was told less."""
+    changes = [
+        Admit((NewClaim(f"{name}-{number}", {"cpu": 2, "disk": disk}, "acme", "john"),))
+        for name, disk in (("x", 2), ("y", 3))
+    ]
+    outcomes = [outcome_of(lambda: _told(one)) for one in quota._engine.apply_each(changes)]  # noqa: B023
+    return ["refused" if told[0] == "refused" else told for told in outcomes]
+
+
+def _told(answer: Answer) -> list[Claim]:
+    if isinstance(answer, DelimiterError):
+        raise answer
+    return list(answer)
 
 
 # --- callers' transactions -------------------------------------------------------------------------------------
@@ -223,6 +241,7 @@ OPERATIONS: Final = (
     _verb("same id", lambda q, _: q.claim({"cpu": 2, "disk": 1}, project="acme", user="john", id="same")),
     _verb("same name", _take_the_name),
     _verb("list", _list),
+    Operation("batch", lambda hand, _: _batch(hand.quota, hand.number), _batch),
     _verb("child", lambda q, n: q.claim({"cpu": 1}, project="zeta", parent="root", id=f"child-{n}")),
     _verb("grow", lambda q, _: q.resize("root", {"cpu": 6, "disk": 1})),
     _verb("shrink", lambda q, _: q.resize("root", {"cpu": 1})),

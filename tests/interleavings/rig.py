@@ -91,6 +91,8 @@ class _Memory:
         ):
             remembered.clear()
             remembered.update(kept)
+        engine._together.gathering._paths.clear()
+        engine._arrivals._full.clear()
 
 
 class Rig:
@@ -115,6 +117,7 @@ class Rig:
         engine: Any = quota._engine
         Gates(self._stage, engine._transactions._engine)
         engine.pause = self._stage.pause
+        engine._arrivals.patience = 30  # how long a step takes is not the stage's to say
         services = {level: sa.create_engine(url, isolation_level=level) for level in LEVELS}
         for service in services.values():
             Gates(self._stage, service)

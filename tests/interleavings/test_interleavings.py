@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,9 @@ import sqlalchemy as sa
 
 from delimiter.engines.sql.counters import Counters
 from delimiter.engines.sql.databases import Database
+from delimiter.engines.sql.together.gathering import Batch, Gathering
+from delimiter.engines.sql.together.mariadb import MariaDBWriter
+from delimiter.engines.sql.together.postgresql import PostgreSQLWriter
 from interleavings.exploring import every_order
 from interleavings.operations import BY_NAME, Hand, Operation
 from interleavings.plans import STORES, Work, carry_out, pairs, threes
@@ -30,6 +34,9 @@ _HOTTEST = (
     "claim+sweep",
     "same id+same id",
     "list+list",
+    "batch+batch",
+    "batch+claim",
+    "batch+lower limit",
     "first claim+first of an ancestor",
     "claim of the other+move",
     "provision+release of held",
@@ -113,39 +120,68 @@ def test_the_orders_left_out_come_to_the_same(rig: Rig, names: tuple[str, str], 
 # --- a harness that sees nothing would be content with everything ----------------------------------------------
 
 
-_LOCKED = "delimiter.engines.sql.databases.Database.locked"
-_IS_WAY = "delimiter.engines.sql.counters.Counters._is_way"
+def _exactly(patch: pytest.MonkeyPatch) -> None:
+    """Nothing is made by one statement."""
+    patch.setattr(Gathering, "gather", lambda *_: Batch())
 
 
-def _without_locks(self: Database, statement: Any, **_how: Any) -> Any:
-    return statement
+def _without_locks(patch: pytest.MonkeyPatch) -> None:
+    _exactly(patch)
+    patch.setattr(Database, "locked", lambda _self, statement, **_how: statement)
 
 
-def _any_way(self: Counters, *_given: Any) -> bool:
-    return True
+def _any_way(patch: pytest.MonkeyPatch) -> None:
+    _exactly(patch)
+    patch.setattr(Counters, "_is_way", lambda *_: True)
+
+
+def _one_statement_without_locks(patch: pytest.MonkeyPatch) -> None:
+    def unlocked(text: Callable[..., str]) -> Callable[..., str]:
+        return lambda *given, **how: re.sub(r" FOR (NO KEY )?UPDATE( OF k)?", "", text(*given, **how))
+
+    patch.setattr(PostgreSQLWriter, "_build", unlocked(PostgreSQLWriter._build))
+    patch.setattr(MariaDBWriter, "_text", unlocked(MariaDBWriter._text))
+
+
+def _one_statement_any_way(patch: pytest.MonkeyPatch) -> None:
+    gather = Gathering.gather
+
+    def without_generations(*given: Any) -> Batch:
+        batch = gather(*given)
+        for charge in batch.charges.values():
+            charge.generation = None
+        return batch
+
+    patch.setattr(Gathering, "gather", without_generations)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.stores(name)) for name in STORES])
 @pytest.mark.parametrize(
-    "broken, replacement, names, told",
+    "take_out, names, told",
     [
-        (_LOCKED, _without_locks, ("claim", "claim"), "no order of one after the other ends like this"),
-        (_IS_WAY, _any_way, ("claim", "first total"), "counters are not the sums of the claims"),
+        (_without_locks, ("claim", "claim"), "no order of one after the other ends like this"),
+        (_any_way, ("claim", "first total"), "counters are not the sums of the claims"),
+        (_one_statement_without_locks, ("claim", "claim"), "no order of one after the other ends like this"),
+        (_one_statement_any_way, ("claim", "first total"), "counters are not the sums of the claims"),
     ],
-    ids=["no FOR UPDATE", "no generations"],
+    ids=[
+        "no FOR UPDATE",
+        "no generations",
+        "no FOR UPDATE in one statement",
+        "no generations in one statement",
+    ],
 )
 def test_a_guard_that_is_missing_is_seen(
     name: str,
-    broken: str,
-    replacement: Any,
+    take_out: Callable[[pytest.MonkeyPatch], None],
     names: tuple[str, str],
     told: str,
     server: Callable[[str], Server],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And the schedule that showed it shows it again."""
-    monkeypatch.setattr(broken, replacement)
+    take_out(monkeypatch)
     operations = [BY_NAME[one] for one in names]
     with _on(server, name) as rig:
         violations = rig.explore(operations, "own", most=30).violations

@@ -10,6 +10,7 @@ __all__ = ["CLAIMS"]
 
 _CLAIMS: Final = "engines/sql/claims.py"
 _CHANGES: Final = "engines/sql/changes.py"
+_GROUPS: Final = "engines/sql/groups.py"
 _LEDGER: Final = "engines/ledger.py"
 _DIFFERENCES: Final = "engines/differences.py"
 _FIRST_TABLES: Final = "engines/sql/migrations/versions/0001_first_tables.py"
@@ -209,7 +210,7 @@ IDS: Final = (
         guard="a decision that is begun again keeps the rows that it has placed",
         without="it meets its own row, or waits for another's id with counters locked",
         file=_CHANGES,
-        source="                before=attempt,\n",
+        source="                placed=kept,\n",
         becomes="",
         tests=("engines/test_callers_transaction.py::test_what_ran_out_is_swept_on_the_way",),
     ),
@@ -270,7 +271,7 @@ DECIDING: Final = (
         name="batch-out-of-order",
         guard="changes that name what another one makes are decided one by one, in order",
         without="a change is decided on the claim as it was before the batch",
-        file=_CHANGES,
+        file=_GROUPS,
         source="        if made & (touched | set(_named(change))):",
         becomes="        if not touched:",
         tests=("conformance::test_a_change_may_name_what_another_one_makes",),
@@ -280,7 +281,7 @@ DECIDING: Final = (
         name="batch-of-external-ids",
         guard="changes that name external ids are decided one by one, in order",
         without="a name that the batch sets free is still taken",
-        file=_CHANGES,
+        file=_GROUPS,
         source="if any(isinstance(change, Transfer) or _names_outside(change) for change in changes):",
         becomes="if any(isinstance(change, Transfer) for change in changes):",
         tests=("engines/test_corners.py::test_a_batch_that_frees_an_external_id_and_takes_it",),

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from delimiter.engine import Bell
+from delimiter.waiting import Bell
 
 __all__ = ["ListeningBell"]
 

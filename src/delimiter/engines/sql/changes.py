@@ -11,7 +11,7 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -25,6 +25,7 @@ from delimiter.engines.sql.claims import Claims
 from delimiter.engines.sql.counters import Counters
 from delimiter.engines.sql.events import Standing
 from delimiter.engines.sql.expiry import Expiry, RunOut
+from delimiter.engines.sql.groups import independent
 from delimiter.engines.sql.ways import Charged, Outdated, Start
 from delimiter.engines.sql.writing import ClaimWriter
 from delimiter.errors import (
@@ -59,20 +60,37 @@ class Changes:
         """
         answers: list[Answer] = []
         written = False
-        for group in _independent(changes):
-            attempt = _Attempt(self._claims, self._writer, self._counters, self._expiry, connection)
-            answers.extend(attempt.decide(group))
-            if attempt.admitted:
-                attempt.write()
-                written = True
-            attempt.undo()
+        for group in independent(changes):
+            told, wrote = self.decide_group(connection, group)
+            answers.extend(told)
+            written |= wrote
         return answers, written
 
-    def decide_joined(self, connection: sa.Connection, changes: Sequence[Change]) -> list[Answer]:
-        """The same in the caller's transaction, which is neither committed nor rolled back here."""
+    def decide_group(self, connection: sa.Connection, group: Sequence[Change]) -> tuple[list[Answer], bool]:
+        """The same of changes none of which names what another makes or changes, with every lock taken once."""
+        attempt = _Attempt(self._claims, self._writer, self._counters, self._expiry, connection)
+        answers = attempt.decide(group)
+        written = attempt.admitted
+        if written:
+            attempt.write()
+        attempt.undo()
+        return answers, written
+
+    def decide_joined(
+        self,
+        connection: sa.Connection,
+        changes: Sequence[Change],
+        *,
+        placed: Mapping[str, int] | None = None,
+        held: frozenset[int] = frozenset(),
+    ) -> list[Answer]:
+        """The same in the caller's transaction, which is neither committed nor rolled back here.
+
+        ``placed`` and ``held``: rows of these claims and counters that an attempt before has left there and locked.
+        """
         answers: list[Answer] = []
-        for group in _independent(changes):
-            answers.extend(self._decide_group_joined(connection, group)[0])
+        for group in [changes] if placed else independent(changes):
+            answers.extend(self._decide_group_joined(connection, group, placed=placed, held=held)[0])
         return answers
 
     def decide_beside(
@@ -83,11 +101,19 @@ class Changes:
         return next(iter(answers), None), charged
 
     def _decide_group_joined(
-        self, connection: sa.Connection, group: Sequence[Change], beside: Collection[Start] = ()
+        self,
+        connection: sa.Connection,
+        group: Sequence[Change],
+        beside: Collection[Start] = (),
+        *,
+        placed: Mapping[str, int] | None = None,
+        held: frozenset[int] = frozenset(),
     ) -> tuple[list[Answer], Charged]:
         attempts = 0
-        held: frozenset[int] = frozenset()
-        attempt: _Attempt | None = None
+        # What an attempt before has placed stays, and the time by which it did: to take a row back and place it again
+        # would be to wait at its unique key with counters locked, and those come after claims.
+        kept: dict[str, int] = dict(placed or {})
+        now: int | None = None
         while attempts < _ATTEMPTS:
             attempt = _Attempt(
                 self._claims,
@@ -97,7 +123,8 @@ class Changes:
                 connection,
                 joined=True,
                 held=held,
-                before=attempt,
+                placed=kept,
+                now=now,
             )
             try:
                 answers = attempt.decide(group, beside)
@@ -113,6 +140,7 @@ class Changes:
                 attempt.write()
                 attempt.undo()
                 return answers, attempt.charged
+            now = attempt.now
         raise Conflict(
             "the transaction's snapshot is older than a change of limits or counters; start it anew"
         )
@@ -131,7 +159,8 @@ class _Attempt:
         *,
         joined: bool = False,
         held: frozenset[int] = frozenset(),
-        before: _Attempt | None = None,
+        placed: dict[str, int] | None = None,
+        now: int | None = None,
     ) -> None:
         self._claims = claims
         self._writer = writer
@@ -140,12 +169,10 @@ class _Attempt:
         self._connection = connection
         self._joined = joined
         self._held = held
-        # What an attempt before has placed stays, and the time by which it did: to take a row back and place it again
-        # would be to wait at its unique key with counters locked, and those come after claims.
-        self._placed: dict[str, int] = {} if before is None else before._placed  # noqa: SLF001
+        self._placed: dict[str, int] = {} if placed is None else placed
         self.charged = Charged({})
-        self._now: int | None = None if before is None else before._now  # noqa: SLF001
-        self._ledger = Ledger(path=self._path, now=self._now or 0)
+        self.now = now
+        self._ledger = Ledger(path=self._path, now=now or 0)
 
     @property
     def admitted(self) -> bool:
@@ -206,9 +233,9 @@ class _Attempt:
                     roots.append(self._ledger.find(change.id))
         below = self._claims.lock_below(self._connection, roots)
         self._know(below)
-        if below and self._now is not None and not self._placed:
+        if below and self.now is not None and not self._placed:
             # To lock them may have taken until those above ran out: all of them are judged by one moment, after it.
-            self._now = None
+            self.now = None
             self._read_clock()
         for change in changes:
             if isinstance(change, Provision) and change.external_id is not None:
@@ -224,8 +251,8 @@ class _Attempt:
             self._read_clock()
 
     def _read_clock(self) -> None:
-        if self._now is None:
-            self._now = self._ledger.now = self._claims.now(self._connection)
+        if self.now is None:
+            self.now = self._ledger.now = self._claims.now(self._connection)
 
     def _know_holder(self, change: Provision) -> None:
         """Who holds the external id to be given. (That nobody takes it meanwhile is the unique key's to say.)"""
@@ -346,40 +373,5 @@ def _is_written(entry: Entry) -> bool:
     return entry.new or entry.changed or entry.moved or bool(entry.children_added)
 
 
-def _independent(changes: Sequence[Change]) -> list[Sequence[Change]]:
-    """The changes as one group, or one by one where one of them names what another makes or changes."""
-    if len(changes) == 1:
-        return [changes]
-    # The ways of what moves are known only afterwards; an external id may be one that another change sets free.
-    if any(isinstance(change, Transfer) or _names_outside(change) for change in changes):
-        return [[change] for change in changes]
-
-    made: set[str] = set()
-    for change in changes:
-        touched = set(_touched(change))
-        if made & (touched | set(_named(change))):
-            return [[change] for change in changes]
-        made |= touched
-    return [changes]
-
-
 def _is_existing(change: Change) -> bool:
     return isinstance(change, Admit) and change.existing
-
-
-def _names_outside(change: Change) -> bool:
-    if isinstance(change, Admit):
-        return any(claim.external_id is not None for claim in change.claims)
-    return isinstance(change, Provision) and change.external_id is not None
-
-
-def _touched(change: Change) -> Iterator[str]:
-    if isinstance(change, Admit):
-        yield from (claim.id for claim in change.claims)
-    else:
-        yield change.id
-
-
-def _named(change: Change) -> Iterator[str]:
-    if isinstance(change, Admit):
-        yield from (claim.parent for claim in change.claims if claim.parent is not None)

@@ -56,6 +56,9 @@ class Claims:
         self._resolve_external = sa.select(c.id).where(
             c.external_id.in_(sa.bindparam("names", expanding=True))
         )
+        self._live_external = sa.select(c.live_external_id).where(
+            c.live_external_id.in_(sa.bindparam("names", expanding=True))
+        )
         self._read_keys = rows.where(keys).order_by(c.id)
         self._children = sa.select(c.id, c.claim_id, c.children).where(
             c.parent_id.in_(sa.bindparam("parents", expanding=True))
@@ -104,6 +107,14 @@ class Claims:
         for found in chunks(sorted(keys)):
             rows.extend(connection.execute(self._read_keys, {"keys": found}))
         return self.with_amounts(connection, rows)
+
+    def in_use(self, connection: sa.Connection, names: Iterable[str]) -> set[str]:
+        """Those of these names that no new claim can have: ids of claims, and external ids of live ones."""
+        used: set[str] = set()
+        for part in chunks(sorted(names)):
+            used.update(row.claim_id for row in connection.execute(self._resolve, {"names": part}))
+            used.update(connection.scalars(self._live_external, {"names": part}))
+        return used
 
     def lock_named(self, connection: sa.Connection, names: Iterable[str], *, joined: bool) -> list[Entry]:
         """Lock the claims of these ids or external ids that exist, in order of their rows."""

@@ -8,7 +8,7 @@ counters it begins at. Limits are not remembered at all; they stand on the locke
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from delimiter.engines.records import Counter
 from delimiter.engines.sql.chunking import chunks
+from delimiter.engines.sql.databases import Database
 from delimiter.engines.sql.definitions import Definition
 from delimiter.engines.sql.events import Standing
 from delimiter.engines.sql.ground import Ground
@@ -46,6 +47,8 @@ class Counters:
         self._projects = ground.projects
         self._events = ground.events
         self._ways: dict[Start, Way] = {}
+        #: Grows when a remembered way is forgotten or replaced: what was worked out from them is old then.
+        self.epoch = 0
         #: Transactions that have made counters or changed ways, which nobody else sees and which may be rolled back.
         self._changing: WeakSet[Any] = WeakSet()
         c = tables.counters.c
@@ -58,7 +61,7 @@ class Counters:
         self._try_lock = database.locked(by_id, skip_locked=True)
         self._insert = database.insert_ignoring(tables.counters)
         # Cached per number of rows and columns: the text of a statement must not be built at every claim.
-        self._add_statement = lru_cache(maxsize=256)(self._build_add)
+        self._add_statement = lru_cache(maxsize=256)(partial(_adding, database, tables.counters))
 
     # -- which --------------------------------------------------------------------------------------------------
 
@@ -101,12 +104,17 @@ class Counters:
         """Remember no way that this transaction sees: numbers and generations that are rolled back are given again."""
         self._changing.add(connection.get_transaction())
 
+    def remembered(self, start: Start) -> Way | None:
+        return self._ways.get(start)
+
     def _remember(self, ways: Mapping[Start, Way]) -> None:
+        self.epoch += 1
         if len(self._ways) > _MOST_REMEMBERED:
             self._ways.clear()
         self._ways.update(ways)
 
     def forget(self, starts: Collection[Start]) -> None:
+        self.epoch += 1
         for start in starts:
             self._ways.pop(start, None)
         self._definitions.look_again({resource for resource, _ in starts})
@@ -320,17 +328,6 @@ class Counters:
             ),
         )
 
-    def _build_add(self, count: int, columns: tuple[str, ...]) -> sa.Update:
-        c = self._table.c
-        ids = [sa.bindparam(f"id{number}", type_=sa.BigInteger) for number in range(count)]
-
-        def by_id(column: str) -> sa.ColumnElement[int]:
-            changes = [(id, sa.bindparam(f"{column}{n}", type_=sa.BigInteger)) for n, id in enumerate(ids)]
-            return sa.case(*((c.id == id, change) for id, change in changes), else_=0)
-
-        values: dict[Any, Any] = {c[column]: c[column] + by_id(column) for column in columns}
-        return self._database.by_key(sa.update(self._table).where(c.id.in_(ids)).values(values), self._table)
-
 
 def out_of_order() -> Conflict:
     return Conflict("limits or projects have changed since the transaction began; start it anew")
@@ -355,3 +352,15 @@ def effective(resource: Resource, scope: Scope, own: Any | None) -> tuple[int, i
         default[0] if own.maximum is None else own.maximum,
         default[1] if own.minimum is None else own.minimum,
     )
+
+
+def _adding(database: Database, table: sa.Table, count: int, columns: tuple[str, ...]) -> sa.Update:
+    c = table.c
+    ids = [sa.bindparam(f"id{number}", type_=sa.BigInteger) for number in range(count)]
+
+    def by_id(column: str) -> sa.ColumnElement[int]:
+        changes = [(id, sa.bindparam(f"{column}{n}", type_=sa.BigInteger)) for n, id in enumerate(ids)]
+        return sa.case(*((c.id == id, change) for id, change in changes), else_=0)
+
+    values: dict[Any, Any] = {c[column]: c[column] + by_id(column) for column in columns}
+    return database.by_key(sa.update(table).where(c.id.in_(ids)).values(values), table)

@@ -21,6 +21,7 @@ class Fault(enum.Enum):
     """What an error of a driver means to a caller. Whatever has no fault of its own: the store is not available."""
 
     CONFLICT = "conflict"  # another transaction was in the way: start anew
+    LOCK_WAIT = "lock wait"  # it kept a lock for longer than this was to wait: the same
     NO_TABLES = "no tables"
     NO_SCHEMA = "no schema"
     FORBIDDEN = "forbidden"
@@ -188,7 +189,7 @@ _POSTGRESQL: Final = Database(
     faults={
         "40001": Fault.CONFLICT,  # could not serialize access
         "40P01": Fault.CONFLICT,  # deadlock
-        "55P03": Fault.CONFLICT,  # a lock was not to be had in time
+        "55P03": Fault.LOCK_WAIT,
         "57014": Fault.CONFLICT,  # a statement's time ran out
         "23505": Fault.CONFLICT,  # somebody else inserted the same key since we looked
         "25P02": Fault.CONFLICT,  # the caller's transaction has failed before
@@ -212,7 +213,7 @@ _MARIADB: Final = Database(
     code=_mysql_code,
     faults={
         1213: Fault.CONFLICT,  # deadlock: the whole transaction is gone already. On Galera also at COMMIT
-        1205: Fault.CONFLICT,  # a lock was not to be had in time: only the statement is gone
+        1205: Fault.LOCK_WAIT,  # only the statement is gone
         1020: Fault.CONFLICT,  # the row has changed since the snapshot (innodb_snapshot_isolation)
         1062: Fault.CONFLICT,
         1146: Fault.NO_TABLES,

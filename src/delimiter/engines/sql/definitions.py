@@ -80,6 +80,10 @@ class Definitions:
         row = connection.execute(self._by_name, {"name": name}).first()
         return None if row is None else self._remembered(connection, row).id
 
+    def id_to_claim(self, name: str) -> int | None:
+        """Its number, if that is remembered, and that nobody counts it."""
+        return None if name in self._counted else self._ids.get(name)
+
     def name_of(self, connection: sa.Connection, id: int) -> str:
         known = self._names.get(id)
         if known is not None:

@@ -16,6 +16,7 @@ from delimiter.engine import OpenOptions
 from delimiter.engines.sql.opening import refuse_single_connection
 from delimiter.engines.sql.store import SqlEngine
 from delimiter.errors import InvalidRequest
+from delimiter.waiting import Ticket
 
 T = TypeVar("T")
 
@@ -47,11 +48,35 @@ class SqlEngineOnLoop(SqlEngine):
 
     asynchronous = True
 
+    def __init__(self, engine: sa.Engine, options: OpenOptions, *, owned: bool) -> None:
+        super().__init__(engine, options, owned=owned)
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._tickets: _Tickets | None = None
+
     def pause(self, seconds: float) -> None:
         if _home.loop is None:
             await_only(asyncio.sleep(seconds))
         else:
             time.sleep(seconds)
+
+    def give_way(self) -> None:
+        await_only(asyncio.sleep(0))
+
+    def ticket(self) -> Ticket:
+        if self._tickets is None:
+            self._tickets = _Tickets()
+        return _TicketOnLoop(self._tickets)
+
+    def shielded(self, call: Callable[[], T]) -> T:
+        task = asyncio.ensure_future(_spawned(call))
+        self._under_way.add(task)  # the loop itself keeps no task alive
+        task.add_done_callback(self._under_way.discard)
+        return await_only(asyncio.shield(task))
+
+    def close(self) -> None:
+        if self._under_way:  # their callers were cancelled
+            await_only(asyncio.wait(self._under_way))
+        super().close()
 
     def beside(self, call: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -70,6 +95,64 @@ class SqlEngineOnLoop(SqlEngine):
         if _home.loop is None:
             return super().now()
         return asyncio.run_coroutine_threadsafe(_spawned(super().now), _home.loop).result()
+
+
+class _Tickets:
+    """Those who wait on one loop, and the one timer for all of them: they are many, and mostly need none."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._younger: set[_TicketOnLoop] = set()
+        self._older: set[_TicketOnLoop] = set()
+        self._ticking = False
+
+    def add(self, ticket: _TicketOnLoop, seconds: float) -> None:
+        self._younger.add(ticket)
+        if not self._ticking:
+            self._ticking = True
+            self._loop.call_later(seconds, self._tick, seconds)
+
+    def _tick(self, seconds: float) -> None:
+        """Who has waited for as long as that, or up to twice as long, looks around."""
+        for ticket in self._older:
+            ticket.wake()
+        self._older, self._younger = self._younger, set()
+        self._ticking = bool(self._older)
+        if self._ticking:
+            self._loop.call_later(seconds, self._tick, seconds)
+
+    def discard(self, ticket: _TicketOnLoop) -> None:
+        self._younger.discard(ticket)
+        self._older.discard(ticket)
+
+
+class _TicketOnLoop(Ticket):
+    """A future of the loop, and another when one was waited for in vain."""
+
+    __slots__ = ("_future", "_opened", "_tickets")
+
+    def __init__(self, tickets: _Tickets) -> None:
+        self._tickets = tickets
+        self._opened = False
+        self._future: asyncio.Future[None] | None = None
+
+    def wait(self, seconds: float) -> bool:
+        if not self._opened:
+            self._future = asyncio.get_running_loop().create_future()
+            self._tickets.add(self, seconds)
+            try:
+                await_only(self._future)
+            finally:
+                self._tickets.discard(self)
+        return self._opened
+
+    def open(self) -> None:
+        self._opened = True
+        self.wake()
+
+    def wake(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
 
 
 class _Home(threading.local):

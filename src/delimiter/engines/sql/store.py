@@ -12,9 +12,10 @@ from delimiter.changes import Change
 from delimiter.condition import Condition
 from delimiter.counted import Counted, Guard, GuardRequest, MissingIndex
 from delimiter.edits import Adoption, Define, Edit, Undefine
-from delimiter.engine import Answer, Bell, Capability, ClaimQuery
+from delimiter.engine import Answer, Capability, ClaimQuery
 from delimiter.engines.sql.bell import ListeningBell
 from delimiter.engines.sql.expiry import RunOut
+from delimiter.engines.sql.together.making import Left
 from delimiter.engines.sql.wiring import Wired
 from delimiter.errors import Conflict, UnknownResource
 from delimiter.model import (
@@ -33,6 +34,7 @@ from delimiter.model import (
     Scope,
     Usage,
 )
+from delimiter.waiting import Bell
 
 if TYPE_CHECKING:
     from delimiter.model import CallersConnection
@@ -56,6 +58,8 @@ class SqlEngine(Wired):
         {Capability.CALLERS_TRANSACTION, Capability.COUNTING, Capability.SHARED}
     )
 
+    largest_batch = 128
+
     # -- changes ------------------------------------------------------------------------------------------------
 
     def apply(
@@ -64,8 +68,17 @@ class SqlEngine(Wired):
         self.prepare()
         if connection is not None:
             with self._transactions.of_caller(connection, writing=True) as joined:
-                return self._changes.decide_joined(joined, changes)
+                made = self._together.make_joined(joined, changes)
+                if isinstance(made, Left):
+                    return self._changes.decide_joined(joined, changes, placed=made.placed, held=made.held)
+                return made
+        if len(changes) == 1:
+            return self._arrivals.decide(changes)
         return self._in_own(lambda own: self._decide(own, changes))
+
+    def apply_each(self, changes: Sequence[Change]) -> list[Answer]:
+        self.prepare()
+        return self._arrivals.decide(changes)
 
     def _decide(self, own: sa.Connection, changes: Sequence[Change]) -> list[Answer]:
         answers, written = self._changes.decide(own, changes)

@@ -240,6 +240,11 @@ class Transactions:
         """Whether a statement of the caller's own failed because of another transaction, and not of its own rows."""
         return not isinstance(error, IntegrityError) and isinstance(self._translated(error), Conflict)
 
+    def waited_in_vain(self, error: Conflict) -> bool:
+        """Whether somebody else kept a lock for longer than this waited."""
+        cause = error.__cause__
+        return isinstance(cause, DBAPIError) and self._fault(cause) is Fault.LOCK_WAIT
+
     @contextmanager
     def translating(self) -> Iterator[None]:
         """No driver's exception leaves this block."""
@@ -262,11 +267,8 @@ class Transactions:
                 f"the database layer failed: {_first_line(error)}", in_doubt=committing, retryable=False
             )
         text = _first_line(error.orig)
-        fault = (
-            None if error.connection_invalidated else self.database.faults.get(self.database.code(error.orig))
-        )
-        match fault:
-            case Fault.CONFLICT:
+        match self._fault(error):
+            case Fault.CONFLICT | Fault.LOCK_WAIT:
                 return Conflict(f"another transaction was in the way: {text}")
             case _ if committing:
                 return StoreUnavailable(f"no answer to COMMIT: {text}", in_doubt=True)
@@ -291,6 +293,11 @@ class Transactions:
                 pass
         passing = self.database.remote and isinstance(error, OperationalError | InterfaceError)
         return StoreUnavailable(f"the store is not available: {text}", retryable=passing)
+
+    def _fault(self, error: DBAPIError) -> Fault | None:
+        if error.connection_invalidated or error.orig is None:
+            return None
+        return self.database.faults.get(self.database.code(error.orig))
 
 
 def _first_line(error: BaseException) -> str:

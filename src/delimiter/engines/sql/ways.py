@@ -37,6 +37,8 @@ class Way:
     generation: int
     level: int
     above: tuple[tuple[int, int], ...]
+    #: Which of them is the total's, if that has a limit.
+    total: int | None = None
 
     def counters(self) -> Iterator[tuple[int, int]]:
         yield from self.above
@@ -49,7 +51,9 @@ def way_of(rows: Sequence[Any]) -> Way:
     depth = sum(row.distance is not None for row in rows)
     above = sorted((depth - row.distance, row.above) for row in rows if row.above is not None)
     total = () if first.total is None else ((first.total, 0),)
-    return Way(first.id, first.generation, depth, (*total, *((id, level) for level, id in above)))
+    return Way(
+        first.id, first.generation, depth, (*total, *((id, level) for level, id in above)), first.total
+    )
 
 
 class Charged:

@@ -34,6 +34,7 @@ from delimiter.engines.sql.readings import Readings
 from delimiter.engines.sql.schema import Tables
 from delimiter.engines.sql.sums import Sums
 from delimiter.engines.sql.surveys import Surveys
+from delimiter.engines.sql.together import Arrivals, Together
 from delimiter.engines.sql.transactions import Transactions
 from delimiter.engines.sql.upgrade import upgrade
 from delimiter.engines.sql.upkeep import Upkeep
@@ -74,6 +75,10 @@ class Wired(Engine):
         counters, sums = Counters(ground), Sums(tables)
         self._expiry = Expiry(ground, self._claims, writer, counters)
         self._changes = Changes(self._claims, writer, counters, self._expiry)
+        self._together = together = Together(ground, counters)
+        self._arrivals = Arrivals(
+            self._transactions, self._in_own, together, self._changes, self._claims, counters
+        )
         self._counts = Counts(ground)
         self._crossings = Crossings(ground, counters, locks, self._counts)
         self._guards = Guards(

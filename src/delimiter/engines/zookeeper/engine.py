@@ -9,11 +9,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar, cast
 
-from delimiter.engine import Answer, Bell, Capability, ClaimQuery, Engine, OpenOptions
+from delimiter.engine import Answer, Capability, ClaimQuery, Engine, OpenOptions
 from delimiter.engines.zookeeper.address import Address
 from delimiter.engines.zookeeper.changing import Changes
 from delimiter.engines.zookeeper.claims import Claims
-from delimiter.engines.zookeeper.combining import Combining
 from delimiter.engines.zookeeper.editing import Edits
 from delimiter.engines.zookeeper.eventlog import EventLog
 from delimiter.engines.zookeeper.expiry import Expiry
@@ -29,6 +28,7 @@ from delimiter.engines.zookeeper.upkeep import Upkeep
 from delimiter.engines.zookeeper.writing import Blocks, Writer
 from delimiter.errors import Conflict, Unsupported
 from delimiter.model import Claim, OwnLimit, Project, Scope
+from delimiter.waiting import Bell
 
 if TYPE_CHECKING:
     from delimiter.changes import Change
@@ -81,6 +81,12 @@ class ZooKeeperEngine(Engine):
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.SHARED})
 
+    #: Far from what one multi can carry, if they are of ordinary size.
+    largest_batch = 64
+
+    #: Two decisions of one process on the same counter would only overtake each other.
+    held_up_after = 1.0
+
     def __init__(self, address: Address, options: OpenOptions) -> None:
         session, layout = Session(address, options.timeout), Layout(address.path)
         self.ground = ground = Ground(session, layout, Rulebook(session, layout))
@@ -94,7 +100,7 @@ class ZooKeeperEngine(Engine):
         self._readings = Readings(ground, claims, self._expiry, closing)
         self._listing = Listing(ground, claims, self._expiry)
         self._upkeep = Upkeep(ground, claims, self._expiry, self._log, closing)
-        self._combining = Combining(Changes(ground, claims, writer, self._expiry, closing).apply)
+        self._changes = Changes(ground, claims, writer, self._expiry, closing)
         session.on_fork.append(self._begin_anew)
 
     @property
@@ -115,7 +121,6 @@ class ZooKeeperEngine(Engine):
 
     def _begin_anew(self) -> None:
         self._making = threading.Lock()
-        self._combining.begin_anew()
 
     # -- changes ------------------------------------------------------------------------------------------------
 
@@ -123,7 +128,7 @@ class ZooKeeperEngine(Engine):
     def apply(
         self, changes: Sequence[Change], *, connection: CallersConnection | None = None
     ) -> list[Answer]:
-        return self._combining.apply(changes, self.ground.session.left())
+        return self._changes.apply(changes)
 
     @_call
     def check(

@@ -13,13 +13,13 @@ from typing import Any, Final, NamedTuple
 
 from kazoo.exceptions import KazooException
 
-from delimiter.engine import Bell
 from delimiter.engines.records import instant
 from delimiter.engines.zookeeper.ground import Ground
 from delimiter.engines.zookeeper.layout import EVENTS_IN_BLOCK, damaged, decode, encode
 from delimiter.engines.zookeeper.multi import Multi
 from delimiter.errors import DelimiterError
 from delimiter.model import UNLIMITED, Event, EventKind, Scope
+from delimiter.waiting import Bell
 
 __all__ = ["EventLog", "Happening", "crossing"]
 

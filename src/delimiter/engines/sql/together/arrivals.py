@@ -1,0 +1,215 @@
+"""Changes of different callers that came together, in transactions of Delimiter's own.
+
+New claims go the shortest way: one statement for all of them, which makes them if all of them fit. Where it makes none,
+a read without locks tells who finds no room, and they are refused: it began after their call arrived, so it is true
+when it is told. The others are tried once more; what is still undecided is decided one after the other, exactly.
+
+A scope that was found full is read before the next attempt to claim there, so that a flood of refusals locks nothing
+and writes nothing. That it was full is only the reason to look: nobody is refused by what is remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol, TypeVar
+
+import sqlalchemy as sa
+
+from delimiter.changes import Admit, Change
+from delimiter.engine import Answer
+from delimiter.engines.ledger import Ledger, over_limit
+from delimiter.engines.records import Counter
+from delimiter.engines.sql.changes import Changes
+from delimiter.engines.sql.claims import Claims
+from delimiter.engines.sql.counters import Counters
+from delimiter.engines.sql.groups import names_in, without_common_names
+from delimiter.engines.sql.together.gathering import Batch
+from delimiter.engines.sql.together.making import Together
+from delimiter.engines.sql.transactions import Transactions
+from delimiter.engines.sql.ways import Outdated, Start, Way
+from delimiter.errors import Conflict, OverLimit
+
+__all__ = ["Arrivals"]
+
+T = TypeVar("T")
+
+#: Full counters that are remembered; beyond that all are forgotten, and found again.
+_MOST_FULL: Final = 10_000
+
+
+class _InOwn(Protocol):
+    def __call__(self, step: Callable[[sa.Connection], T], *, patience: float | None = None) -> T: ...
+
+
+class Arrivals:
+    """Decides what came together on one store; each change for itself, in no particular order of commit."""
+
+    #: Seconds that changes of several callers wait for a lock together. Whoever keeps a counter for longer (a
+    #: transaction of a service that is not committed yet) is waited for by those alone who need that counter.
+    patience: float = 0.05
+
+    def __init__(
+        self,
+        transactions: Transactions,
+        in_own: _InOwn,
+        together: Together,
+        changes: Changes,
+        claims: Claims,
+        counters: Counters,
+    ) -> None:
+        self._transactions = transactions
+        self._in_own = in_own
+        self._together = together
+        self._changes = changes
+        self._claims = claims
+        self._counters = counters
+        self._full: set[int] = set()
+
+    def decide(self, changes: Sequence[Change]) -> list[Answer]:
+        """The answer to each. ``Conflict`` as an answer: somebody keeps a lock; ask again for this one alone."""
+        answers: dict[int, Answer] = {}
+        batch = self._together.gathering.gather(changes)
+        if not self._full.isdisjoint(batch.charges):
+            self._refuse(
+                changes, [number for number in batch.lists if self._may_be_full(changes[number])], answers
+            )
+            batch = self._rest(changes, batch, answers)
+        if batch.lists and self._make(changes, batch, answers):
+            self._refuse(changes, batch.lists, answers)
+            left = self._rest(changes, batch, answers)
+            if left.lists and len(left.lists) < len(batch.lists):
+                self._make(changes, left, answers)
+        self._decide_exactly(changes, answers)
+        return [answers[number] for number in range(len(changes))]
+
+    # -- by one statement ---------------------------------------------------------------------------------------
+
+    def _make(self, changes: Sequence[Change], batch: Batch, answers: dict[int, Answer]) -> bool:
+        """Make all of them, or none. Whether what was in the way is that something does not fit."""
+        several = len(changes) > 1
+
+        def step(own: sa.Connection) -> tuple[dict[int, Answer], bool]:
+            made, locked = self._together.make(own, batch, patience=self.patience if several else None)
+            if not made:
+                own.rollback()
+            return made, locked
+
+        try:
+            made, locked = self._in_own(step)
+        except Conflict as conflict:
+            if not several or not self._transactions.waited_in_vain(conflict):
+                raise
+            return self._make_halves(changes, batch, conflict, answers)
+        answers.update(made)
+        return locked and not made
+
+    def _make_halves(
+        self, changes: Sequence[Change], batch: Batch, conflict: Conflict, answers: dict[int, Answer]
+    ) -> bool:
+        """Somebody keeps a lock that one of them needs: the others go on without it."""
+        numbers = list(batch.lists)
+        if len(numbers) == 1:
+            answers[numbers[0]] = conflict
+            return False
+        misfits = False
+        for half in (numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]):
+            misfits |= self._make(changes, self._together.gathering.gather(changes, half), answers)
+        return misfits
+
+    def _rest(self, changes: Sequence[Change], batch: Batch, answers: dict[int, Answer]) -> Batch:
+        return self._together.gathering.gather(changes, [one for one in batch.lists if one not in answers])
+
+    # -- by a read ----------------------------------------------------------------------------------------------
+
+    def _may_be_full(self, change: Change) -> bool:
+        charged = self._charged(change)
+        return charged is not None and not self._full.isdisjoint(charged[1])
+
+    def _charged(self, change: Change) -> tuple[dict[Start, Way], dict[int, int]] | None:
+        return self._together.gathering.charged(change.claims) if isinstance(change, Admit) else None
+
+    def _refuse(self, changes: Sequence[Change], numbers: Iterable[int], answers: dict[int, Answer]) -> None:
+        """Refuse those for whom there is no room in what is committed now.
+
+        Where something is reserved it may have run out: those are left to who can tell. The ids are looked for last: a
+        claim that was made before is not refused, and what is not there afterwards was not there before.
+        """
+        wanted = {number: charged for number in numbers if (charged := self._charged(changes[number]))}
+        ways = {start: way for ways, _ in wanted.values() for start, way in ways.items()}
+        if not ways:
+            return
+        try:
+            refused = self._refusals(changes, wanted, ways)
+        except Outdated:
+            return
+        answers.update(refused)
+
+    def _refusals(
+        self,
+        changes: Sequence[Change],
+        wanted: dict[int, tuple[dict[Start, Way], dict[int, int]]],
+        ways: dict[Start, Way],
+    ) -> dict[int, Answer]:
+        refused: dict[int, Answer] = {}
+        with self._transactions.reading() as reading:
+            charged = self._counters.look(reading, ways)
+            counters = {counter.key: counter for counter in charged.all()}
+            full: set[int] = set()
+            for number, (_, used) in wanted.items():
+                misfits = [key for key, more in used.items() if _is_misfit(counters[key], more)]
+                full.update(misfits)
+                if misfits and not any(counters[key].reserved for key in misfits):
+                    answer = Ledger(path=charged.path, now=0).decide(changes[number])
+                    if isinstance(answer, OverLimit):
+                        refused[number] = answer
+            self._remember(counters.keys() - full, full)
+            if refused:
+                names = {number: set(names_in(changes[number])) for number in refused}
+                known = self._claims.in_use(reading, set().union(*names.values()))
+                refused = {number: refused[number] for number in refused if known.isdisjoint(names[number])}
+        return refused
+
+    def _remember(self, free: Iterable[int], full: Iterable[int]) -> None:
+        self._full.difference_update(free)
+        if len(self._full) > _MOST_FULL:
+            self._full.clear()
+        self._full.update(full)
+
+    # -- one after the other ------------------------------------------------------------------------------------
+
+    def _decide_exactly(self, changes: Sequence[Change], answers: dict[int, Answer]) -> None:
+        left = [number for number in range(len(changes)) if number not in answers]
+        while left:
+            group, left = without_common_names(changes, left)
+            self._decide_group(changes, group, answers)
+
+    def _decide_group(
+        self, changes: Sequence[Change], numbers: Sequence[int], answers: dict[int, Answer]
+    ) -> None:
+        def step(own: sa.Connection) -> list[Answer]:
+            told, written = self._changes.decide_group(own, [changes[number] for number in numbers])
+            if not written:
+                own.rollback()
+            return told
+
+        several = len(changes) > 1
+        try:
+            told = self._in_own(step, patience=self.patience if several else None)
+        except Conflict as conflict:
+            if not several or not self._transactions.waited_in_vain(conflict):
+                raise
+            if len(numbers) == 1:
+                answers[numbers[0]] = conflict
+                return
+            middle = len(numbers) // 2
+            self._decide_group(changes, numbers[:middle], answers)
+            self._decide_group(changes, numbers[middle:], answers)
+        else:
+            answers.update(zip(numbers, told, strict=True))
+
+
+def _is_misfit(counter: Counter, more: int) -> bool:
+    return (
+        more > 0
+        and over_limit(counter.resource, counter.scope, counter.limit, counter.used, more) is not None
+    )

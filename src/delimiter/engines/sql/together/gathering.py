@@ -1,0 +1,170 @@
+"""What a batch of new claims is charged to, added up for each counter, from ways that are remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from delimiter.changes import Admit, Change, NewClaim
+from delimiter.engines.sql.counters import Counters
+from delimiter.engines.sql.definitions import Definitions
+from delimiter.engines.sql.ways import Start, Way
+from delimiter.model import CEILING, Scope
+
+__all__ = ["Batch", "Charge", "Gathering"]
+
+#: Owners whose charges are remembered; beyond that all are forgotten and worked out again.
+_MOST_REMEMBERED: Final = 100_000
+
+
+@dataclass(slots=True)
+class Charge:
+    """What one counter is charged with by all claims of a batch."""
+
+    used: int = 0
+    reserved: int = 0
+    used_below: int = 0
+    reserved_below: int = 0
+    #: That of a counter at which a way begins: the way is still the way if the row shows the same.
+    generation: int | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """The values that are written. Claims in order of their ids, as everybody places them; counters by number."""
+
+    claims: list[NewClaim] = field(default_factory=list)
+    #: The claim, the number of the resource, and how much.
+    amounts: list[tuple[str, int, int]] = field(default_factory=list)
+    charges: dict[int, Charge] = field(default_factory=dict)
+    #: Which of the changes are in it, and the claims of each as they were asked for.
+    lists: dict[int, Sequence[NewClaim]] = field(default_factory=dict)
+
+    def times(self, now: int) -> dict[str, int]:
+        """When each reservation runs out, in microseconds since 1970."""
+        return {claim.id: now + claim.expires_in for claim in self.claims if claim.expires_in is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """One resource of one owner: its counters, and whether each is charged from below; where its ways begin."""
+
+    resource: str
+    resource_id: int
+    counters: tuple[tuple[int, bool], ...]
+    ways: tuple[tuple[Start, Way], ...]
+
+
+#: All resources of a claim.
+_Paths: TypeAlias = tuple[_Path, ...]
+
+
+class Gathering:
+    """Adds up batches for one store."""
+
+    def __init__(self, definitions: Definitions, counters: Counters) -> None:
+        self._definitions = definitions
+        self._counters = counters
+        self._paths: dict[tuple[str | None, str | None, tuple[str, ...]], _Paths] = {}
+        self._epoch = -1
+
+    def gather(self, changes: Sequence[Change], numbers: Iterable[int] | None = None) -> Batch:
+        """The values for those changes that are of new claims which hang on nothing and whose ways are remembered."""
+        batch = Batch()
+        for number in range(len(changes)) if numbers is None else numbers:
+            change = changes[number]
+            if not isinstance(change, Admit) or change.existing:
+                continue
+            paths = self._paths_of(change)
+            if paths is None:
+                continue
+            for claim, path in zip(change.claims, paths, strict=True):
+                self._add(batch, claim, path)
+            batch.lists[number] = change.claims
+        if any(charge.used > CEILING for charge in batch.charges.values()):
+            return Batch()
+        batch.claims.sort(key=_by_id)
+        batch.charges = dict(sorted(batch.charges.items()))
+        return batch
+
+    def charged(self, claims: Iterable[NewClaim]) -> tuple[dict[Start, Way], dict[int, int]] | None:
+        """The ways of one change's claims, and how much more is used of each counter, if they are remembered."""
+        ways: dict[Start, Way] = {}
+        used: dict[int, int] = {}
+        for claim in claims:
+            paths = self._remembered(claim)
+            if paths is None:
+                return None
+            for path in paths:
+                ways.update(path.ways)
+                for number, _ in path.counters:
+                    used[number] = used.get(number, 0) + claim.resources[path.resource]
+        return ways, used
+
+    def _paths_of(self, change: Admit) -> list[_Paths] | None:
+        found = []
+        for claim in change.claims:
+            paths = None if claim.parent is not None else self._remembered(claim)
+            if paths is None:
+                return None
+            found.append(paths)
+        return found
+
+    @staticmethod
+    def _add(batch: Batch, claim: NewClaim, paths: _Paths) -> None:
+        reserved = claim.expires_in is not None
+        charges = batch.charges
+        for path in paths:
+            amount = claim.resources[path.resource]
+            batch.amounts.append((claim.id, path.resource_id, amount))
+            for number, below in path.counters:
+                charge = charges.get(number)
+                if charge is None:
+                    charge = charges[number] = Charge()
+                charge.used += amount
+                if reserved:
+                    charge.reserved += amount
+                if below:
+                    charge.used_below += amount
+                    charge.reserved_below += amount if reserved else 0
+            for _, way in path.ways:
+                charges[way.own].generation = way.generation
+        batch.claims.append(claim)
+
+    def _remembered(self, claim: NewClaim) -> _Paths | None:
+        if self._epoch != self._counters.epoch:
+            # A way that another thread forgets meanwhile is found out by its generation.
+            self._epoch = self._counters.epoch
+            self._paths.clear()
+        key = (claim.project, claim.user, tuple(claim.resources))
+        paths = self._paths.get(key)
+        if paths is None:
+            found = [self._find(resource, claim.project, claim.user) for resource in claim.resources]
+            paths = tuple(path for path in found if path is not None)
+            if len(paths) < len(found):
+                return None
+            if len(self._paths) > _MOST_REMEMBERED:
+                self._paths.clear()
+            self._paths[key] = paths
+        return paths
+
+    def _find(self, resource: str, project: str | None, user: str | None) -> _Path | None:
+        """From what is remembered; what is counted elsewhere is not claimed, which the other way says."""
+        id = self._definitions.id_to_claim(resource)
+        if id is None:
+            return None
+        ways: dict[Start, Way] = {}
+        counters: dict[int, bool] = {}
+        for scope in Scope.owned(project, user):
+            way = self._counters.remembered((resource, scope))
+            if way is None:
+                return None
+            ways[resource, scope] = way
+            for number, _ in way.counters():
+                counters[number] = scope.kind == "project" and number not in (way.own, way.total)
+        return _Path(resource, id, tuple(counters.items()), tuple(ways.items()))
+
+
+def _by_id(claim: NewClaim) -> str:
+    return claim.id

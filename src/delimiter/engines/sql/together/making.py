@@ -1,0 +1,87 @@
+"""Making a batch in a transaction, in the way of each database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import sqlalchemy as sa
+
+from delimiter.changes import Change, NewClaim
+from delimiter.engine import Answer
+from delimiter.engines.records import instant
+from delimiter.engines.sql.counters import Counters
+from delimiter.engines.sql.ground import Ground
+from delimiter.engines.sql.together.gathering import Batch, Gathering
+from delimiter.engines.sql.together.mariadb import MariaDBWriter
+from delimiter.engines.sql.together.postgresql import PostgreSQLWriter
+from delimiter.engines.sql.together.sqlite import SQLiteWriter
+from delimiter.engines.sql.together.writer import BatchWriter
+from delimiter.model import Claim
+
+__all__ = ["Left", "Together"]
+
+_WRITERS: dict[str, type[BatchWriter]] = {
+    "postgresql": PostgreSQLWriter,
+    "mariadb": MariaDBWriter,
+    "sqlite": SQLiteWriter,
+}
+
+
+class Together:
+    """Makes batches of new claims on one store."""
+
+    def __init__(self, ground: Ground, counters: Counters) -> None:
+        self.gathering: Final = Gathering(ground.definitions, counters)
+        self._writer = _WRITERS[ground.database.name](ground)
+
+    def make(
+        self, connection: sa.Connection, batch: Batch, *, patience: float | None = None
+    ) -> tuple[dict[int, Answer], bool]:
+        """The answers, by the number of the change, if all of them were made.
+
+        None at all: something was not as expected; roll back. Whether it was that something did not fit comes second.
+        """
+        written = self._writer.write(connection, batch, patience=patience)
+        return (_answers(batch, written.times) if written.admitted else {}), written.locked
+
+    def make_joined(self, connection: sa.Connection, changes: Sequence[Change]) -> list[Answer] | Left:
+        """The same in the caller's transaction, or what it has left there, to go on from."""
+        if not self._writer.joins:
+            return Left()
+        batch = self.gathering.gather(changes)
+        if not changes or len(batch.lists) < len(changes):
+            return Left()
+        written = self._writer.write(connection, batch, joined=True)
+        if written.admitted:
+            return list(_answers(batch, written.times).values())
+        return Left(written.placed, frozenset(batch.charges) if written.locked else frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Rows of claims that are there, and counters that are locked, though nothing is decided yet."""
+
+    placed: Mapping[str, int] = field(default_factory=dict)
+    held: frozenset[int] = frozenset()
+
+
+def _answers(batch: Batch, times: Mapping[str, int]) -> dict[int, Answer]:
+    return {
+        number: tuple(_made(claim, times.get(claim.id)) for claim in claims)
+        for number, claims in batch.lists.items()
+    }
+
+
+def _made(claim: NewClaim, expires_at: int | None) -> Claim:
+    return Claim(
+        id=claim.id,
+        resources=dict(claim.resources),
+        project=claim.project,
+        user=claim.user,
+        parent=None,
+        state="provisioned" if claim.expires_in is None else "reserved",
+        external_id=claim.external_id,
+        expires_at=None if expires_at is None else instant(expires_at),
+    )
