@@ -83,14 +83,17 @@ class Changes:
         *,
         placed: Mapping[str, int] | None = None,
         held: frozenset[int] = frozenset(),
+        now: int | None = None,
     ) -> list[Answer]:
         """The same in the caller's transaction, which is neither committed nor rolled back here.
 
-        ``placed`` and ``held``: rows of these claims and counters that an attempt before has left there and locked.
+        ``placed`` and ``held``: rows of these claims and counters that an attempt before has left there and locked,
+        and the time by which it did.
         """
         answers: list[Answer] = []
         for group in [changes] if placed else independent(changes):
-            answers.extend(self._decide_group_joined(connection, group, placed=placed, held=held)[0])
+            told, _ = self._decide_group_joined(connection, group, placed=placed, held=held, now=now)
+            answers.extend(told)
         return answers
 
     def decide_beside(
@@ -108,12 +111,12 @@ class Changes:
         *,
         placed: Mapping[str, int] | None = None,
         held: frozenset[int] = frozenset(),
+        now: int | None = None,
     ) -> tuple[list[Answer], Charged]:
         attempts = 0
         # What an attempt before has placed stays, and the time by which it did: to take a row back and place it again
         # would be to wait at its unique key with counters locked, and those come after claims.
         kept: dict[str, int] = dict(placed or {})
-        now: int | None = None
         while attempts < _ATTEMPTS:
             attempt = _Attempt(
                 self._claims,

@@ -70,7 +70,9 @@ class SqlEngine(Wired):
             with self._transactions.of_caller(connection, writing=True) as joined:
                 made = self._together.make_joined(joined, changes)
                 if isinstance(made, Left):
-                    return self._changes.decide_joined(joined, changes, placed=made.placed, held=made.held)
+                    return self._changes.decide_joined(
+                        joined, changes, placed=made.placed, held=made.held, now=made.now
+                    )
                 return made
         if len(changes) == 1:
             return self._arrivals.decide(changes)

@@ -56,15 +56,19 @@ class Together:
         written = self._writer.write(connection, batch, joined=True)
         if written.admitted:
             return list(_answers(batch, written.times).values())
-        return Left(written.placed, frozenset(batch.charges) if written.locked else frozenset())
+        return Left(written.placed, frozenset(batch.charges) if written.locked else frozenset(), written.now)
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """Rows of claims that are there, and counters that are locked, though nothing is decided yet."""
+    """Rows of claims that are there, and counters that are locked, though nothing is decided yet.
+
+    ``now``: the moment those rows were written by, which says when they run out.
+    """
 
     placed: Mapping[str, int] = field(default_factory=dict)
     held: frozenset[int] = frozenset()
+    now: int | None = None
 
 
 def _answers(batch: Batch, times: Mapping[str, int]) -> dict[int, Answer]:

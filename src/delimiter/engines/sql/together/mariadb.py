@@ -53,7 +53,7 @@ class MariaDBWriter(BatchWriter):
         if row.fitted == len(charges):
             return Written(admitted=True, times=batch.times(row.n))
         placed = self._placed(connection, [claim.id for claim in claims]) if joined else {}
-        return Written(admitted=False, placed=placed, locked=True)
+        return Written(admitted=False, placed=placed, locked=True, now=row.n)
 
     def _placed(self, connection: sa.Connection, ids: Sequence[str]) -> dict[str, int]:
         assert self._named is not None

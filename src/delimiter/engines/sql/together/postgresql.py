@@ -61,10 +61,11 @@ class PostgreSQLWriter(BatchWriter):
             "counters": len(charges),
             "offset": self._clock.offset,
         }
-        admitted, times, placed = connection.execute(statement, values).one()
+        admitted, times, placed, now = connection.execute(statement, values).one()
         if admitted:
-            return Written(admitted=True, times=times or {})
-        return Written(admitted=False, placed=placed or {}, locked=len(placed or {}) == len(claims))
+            return Written(admitted=True, times=_read(times))
+        rows = _read(placed)
+        return Written(admitted=False, placed=rows, locked=len(rows) == len(claims), now=now)
 
     def _build(self, connection: sa.Connection, patience: float | None) -> str:
         names = {name: text.replace(":", "\\:") for name, text in self._names(connection).items()}
@@ -83,7 +84,7 @@ WITH asked AS MATERIALIZED (
   SELECT n.id, n.ids, n.projects, n.users, n.externals, n.externals,
          CASE WHEN n.times IS NULL THEN 'provisioned' ELSE 'reserved' END, c.now + n.times, n.fingerprints, 0, 0, c.now
   FROM asked n, (SELECT {now} + CAST(:offset AS bigint) AS now{wait}) AS c
-  ON CONFLICT DO NOTHING RETURNING id, claim_id, expires_at
+  ON CONFLICT DO NOTHING RETURNING id, claim_id, expires_at, created_at
 ), locked AS MATERIALIZED (
   SELECT k.id, k.generation = coalesce(n.generation, k.generation) AND k.{self._room("n.used")} AS fits, n.used,
          n.reserved, n.used_below, n.reserved_below
@@ -105,10 +106,17 @@ WITH asked AS MATERIALIZED (
        AS n(place, resource, amount)
   JOIN asked a ON a.place = n.place, decided WHERE decided.admitted
 )
-SELECT decided.admitted, (SELECT json_object_agg(claim_id, expires_at) FROM placed WHERE expires_at IS NOT NULL),
-       CASE WHEN decided.admitted THEN NULL ELSE (SELECT json_object_agg(claim_id, id) FROM placed) END
+SELECT decided.admitted,
+       (SELECT CAST(json_object_agg(claim_id, expires_at) AS text) FROM placed WHERE expires_at IS NOT NULL),
+       CASE WHEN decided.admitted THEN NULL ELSE (SELECT CAST(json_object_agg(claim_id, id) AS text) FROM placed) END,
+       CASE WHEN decided.admitted THEN NULL ELSE (SELECT min(created_at) FROM placed) END
 FROM decided
 """  # noqa: S608 - our own names
+
+
+def _read(numbers: str | None) -> dict[str, int]:
+    """JSON that came as text: what a driver makes of JSON itself differs, and the service may have changed it."""
+    return json.loads(numbers) if numbers else {}
 
 
 def _array(name: str, of: str) -> str:

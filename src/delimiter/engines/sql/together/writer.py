@@ -23,9 +23,11 @@ class Written:
     admitted: bool
     #: When each reservation runs out.
     times: Mapping[str, int] = field(default_factory=dict)
-    #: Whether all claims could be placed and the counters were locked; where asked for, the rows of claims.
+    #: Whether all claims could be placed and the counters were locked; where asked for, the rows of claims, and the
+    #: moment from which the time of those counts that run out.
     locked: bool = False
     placed: Mapping[str, int] = field(default_factory=dict)
+    now: int | None = None
 
 
 class BatchWriter(ABC):
@@ -46,8 +48,9 @@ class BatchWriter(ABC):
         """Write all of it, if all of it fits.
 
         First the rows of claims, then the locks on counters by their numbers, then what was added. ``joined``: in a
-        caller's transaction, which cannot be rolled back. ``patience``: seconds to wait for a lock at most, or what
-        the database takes for the shortest time.
+        caller's transaction, which cannot be rolled back: what is not admitted leaves rows of claims and locks on
+        all counters, or neither, and nothing is added. ``patience``: seconds to wait for a lock at most, or what the
+        database takes for the shortest time.
         """
 
     def _names(self, connection: sa.Connection) -> dict[str, str]:
