@@ -40,6 +40,9 @@ class Batch:
     charges: dict[int, Charge] = field(default_factory=dict)
     #: Which of the changes are in it, and the claims of each as they were asked for.
     lists: dict[int, Sequence[NewClaim]] = field(default_factory=dict)
+    #: Not if another thread has found meanwhile that a way has changed: the row's generation vouches for one way from
+    #: there, and not for what was added up by another.
+    of_one_moment: bool = True
 
     def times(self, now: int) -> dict[str, int]:
         """When each reservation runs out, in microseconds since 1970."""
@@ -82,7 +85,7 @@ class Gathering:
             for claim, path in zip(change.claims, paths, strict=True):
                 self._add(batch, claim, path)
             batch.lists[number] = change.claims
-        if any(charge.used > CEILING for charge in batch.charges.values()):
+        if not batch.of_one_moment or any(charge.used > CEILING for charge in batch.charges.values()):
             return Batch()
         batch.claims.sort(key=_by_id)
         batch.charges = dict(sorted(batch.charges.items()))
@@ -129,13 +132,18 @@ class Gathering:
                     charge.used_below += amount
                     charge.reserved_below += amount if reserved else 0
             for _, way in path.ways:
-                charges[way.own].generation = way.generation
+                charge = charges[way.own]
+                if charge.generation is None:
+                    charge.generation = way.generation
+                elif charge.generation != way.generation:
+                    batch.of_one_moment = False
         batch.claims.append(claim)
 
     def _remembered(self, claim: NewClaim) -> _Paths | None:
-        if self._epoch != self._counters.epoch:
+        epoch = self._counters.epoch
+        if self._epoch != epoch:
             # A way that another thread forgets meanwhile is found out by its generation.
-            self._epoch = self._counters.epoch
+            self._epoch = epoch
             self._paths.clear()
         key = (claim.project, claim.user, tuple(claim.resources))
         paths = self._paths.get(key)
@@ -146,7 +154,8 @@ class Gathering:
                 return None
             if len(self._paths) > _MOST_REMEMBERED:
                 self._paths.clear()
-            self._paths[key] = paths
+            if self._counters.epoch == epoch:  # else they may be of a moment that is over
+                self._paths[key] = paths
         return paths
 
     def _find(self, resource: str, project: str | None, user: str | None) -> _Path | None:
