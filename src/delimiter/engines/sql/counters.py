@@ -49,8 +49,6 @@ class Counters:
         self._ways: dict[Start, Way] = {}
         #: Grows when a remembered way is forgotten or replaced: what was worked out from them is old then.
         self.epoch = 0
-        #: Transactions that have made counters or changed ways, which nobody else sees and which may be rolled back.
-        self._changing: WeakSet[Any] = WeakSet()
         c = tables.counters.c
         columns = [column for column in c if column.name not in ("used_below", "reserved_below")]
         by_id = sa.select(*columns).where(c.id.in_(sa.bindparam("ids", expanding=True)))
@@ -90,7 +88,7 @@ class Counters:
             found.update(self._read_ways(connection, missing))
             if missing - found.keys():
                 raise Outdated  # made, and not to be seen: a snapshot from before
-        elif connection.get_transaction() not in self._changing:
+        elif connection.get_transaction() not in _changing(connection):
             self._remember(read)
         return found
 
@@ -102,7 +100,7 @@ class Counters:
 
     def change_in(self, connection: sa.Connection) -> None:
         """Remember no way that this transaction sees: numbers and generations that are rolled back are given again."""
-        self._changing.add(connection.get_transaction())
+        _changing(connection).add(connection.get_transaction())
 
     def remembered(self, start: Start) -> Way | None:
         return self._ways.get(start)
@@ -261,6 +259,13 @@ class Counters:
                 raise out_of_order()
         return self._charged(connection, ways, self._lock if wait else self._try_lock, held)
 
+    def free(self, connection: sa.Connection, ids: Iterable[int]) -> set[int]:
+        """Those of these counters that no other transaction has locked; they are locked then."""
+        found: set[int] = set()
+        for part in chunks(sorted(ids)):
+            found.update(row.id for row in connection.execute(self._try_lock, {"ids": part}))
+        return found
+
     def look(self, connection: sa.Connection, ways: Mapping[Start, Way]) -> Charged:
         """The same counters without a lock: who goes by them must find them unchanged when it writes them."""
         return self._charged(connection, ways, self._look, frozenset())
@@ -327,6 +332,15 @@ class Counters:
                 for c in changed
             ),
         )
+
+
+def _changing(connection: sa.Connection) -> WeakSet[Any]:
+    """Transactions that have made counters or changed ways, which nobody else sees and which may be rolled back.
+
+    Kept at the connection: several stores of one process may work in one transaction of the caller's.
+    """
+    transactions: WeakSet[Any] = connection.info.setdefault("delimiter_changing", WeakSet())
+    return transactions
 
 
 def out_of_order() -> Conflict:
