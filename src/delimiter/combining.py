@@ -225,7 +225,9 @@ class Combiner:
             raise
         else:
             for waiting, answer in zip(batch, answers, strict=True):
-                if not isinstance(answer, Conflict):
+                if isinstance(answer, StoreUnavailable):
+                    waiting.error = copy.copy(answer)
+                elif not isinstance(answer, Conflict):
                     waiting.answer = answer
 
     def _decided(self, changes: Sequence[Change]) -> list[Answer]:

@@ -127,7 +127,8 @@ class Engine(Waits, ABC):
         """Decide changes of different callers, each for itself, in transactions of the store's own and in any order.
 
         ``Conflict`` as an answer: to wait for what this change needs would have held up the others; :meth:`apply` it
-        alone. What is raised may have come after some of them were made: each is asked for again by its id.
+        alone. ``StoreUnavailable`` as an answer: what would have been raised, but that others were made before. So
+        what is raised says that none was made (or, in doubt, may have been).
         """
         return self.apply(changes)
 

@@ -10,7 +10,8 @@ and writes nothing. That it was full is only the reason to look: nobody is refus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Final, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -27,7 +28,7 @@ from delimiter.engines.sql.together.gathering import Batch
 from delimiter.engines.sql.together.making import Together
 from delimiter.engines.sql.transactions import Transactions
 from delimiter.engines.sql.ways import Outdated, Start, Way
-from delimiter.errors import Conflict, OverLimit
+from delimiter.errors import Conflict, OverLimit, StoreUnavailable
 
 __all__ = ["Arrivals"]
 
@@ -35,6 +36,9 @@ T = TypeVar("T")
 
 #: Full counters that are remembered; beyond that all are forgotten, and found again.
 _MOST_FULL: Final = 10_000
+
+#: Seconds after which what is still kept from a batch by somebody's lock is asked for alone.
+_HELD_UP: Final = 1.0
 
 
 class _InOwn(Protocol):
@@ -66,25 +70,40 @@ class Arrivals:
         self._full: set[int] = set()
 
     def decide(self, changes: Sequence[Change]) -> list[Answer]:
-        """The answer to each. ``Conflict`` as an answer: somebody keeps a lock; ask again for this one alone."""
+        """The answer to each. ``Conflict`` as an answer: somebody keeps a lock; ask again for this one alone.
+
+        What is raised says that none was made (or, in doubt, may have been). Where some are made already their callers
+        are told so, and only the others of what is in the way: they are not to be made twice.
+        """
         answers: dict[int, Answer] = {}
+        try:
+            self._decide(changes, answers)
+        except (Conflict, StoreUnavailable) as error:
+            if not answers:
+                raise
+            answers = {**dict.fromkeys(range(len(changes)), error), **answers}
+        return [answers[number] for number in range(len(changes))]
+
+    def _decide(self, changes: Sequence[Change], answers: dict[int, Answer]) -> None:
+        until = time.monotonic() + _HELD_UP
         batch = self._together.gathering.gather(changes)
         if not self._full.isdisjoint(batch.charges):
             self._refuse(
                 changes, [number for number in batch.lists if self._may_be_full(changes[number])], answers
             )
             batch = self._rest(changes, batch, answers)
-        if batch.lists and self._make(changes, batch, answers):
-            self._refuse(changes, batch.lists, answers)
+        if batch.lists and self._make(changes, batch, answers, until):
+            self._refuse(changes, [number for number in batch.lists if number not in answers], answers)
             left = self._rest(changes, batch, answers)
             if left.lists and len(left.lists) < len(batch.lists):
-                self._make(changes, left, answers)
-        self._decide_exactly(changes, answers)
-        return [answers[number] for number in range(len(changes))]
+                self._make(changes, left, answers, until)
+        self._decide_exactly(changes, answers, until)
 
     # -- by one statement ---------------------------------------------------------------------------------------
 
-    def _make(self, changes: Sequence[Change], batch: Batch, answers: dict[int, Answer]) -> bool:
+    def _make(
+        self, changes: Sequence[Change], batch: Batch, answers: dict[int, Answer], until: float
+    ) -> bool:
         """Make all of them, or none. Whether what was in the way is that something does not fit."""
         several = len(changes) > 1
 
@@ -99,22 +118,41 @@ class Arrivals:
         except Conflict as conflict:
             if not several or not self._transactions.waited_in_vain(conflict):
                 raise
-            return self._make_halves(changes, batch, conflict, answers)
+            return self._make_apart(changes, batch, conflict, answers, until)
         answers.update(made)
         return locked and not made
 
-    def _make_halves(
-        self, changes: Sequence[Change], batch: Batch, conflict: Conflict, answers: dict[int, Answer]
+    def _make_apart(
+        self,
+        changes: Sequence[Change],
+        batch: Batch,
+        conflict: Conflict,
+        answers: dict[int, Answer],
+        until: float,
     ) -> bool:
-        """Somebody keeps a lock that one of them needs: the others go on without it."""
+        """Somebody keeps a lock that one of them needs: the others go on without it.
+
+        Those whose counters are free, if that is what it is; else the two halves. Not for longer than ``until``: where
+        all of them wait for one lock, each half would wait for it in turn.
+        """
         numbers = list(batch.lists)
-        if len(numbers) == 1:
-            answers[numbers[0]] = conflict
+        if len(numbers) == 1 or time.monotonic() > until:
+            answers.update(dict.fromkeys(numbers, conflict))
             return False
+        held = batch.charges.keys() - self._in_own(lambda own: self._counters.free(own, batch.charges))
+        free = [number for number in numbers if self._is_free(changes[number], held)]
+        if not free or len(free) == len(numbers):
+            free = numbers[: len(numbers) // 2]
         misfits = False
-        for half in (numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]):
-            misfits |= self._make(changes, self._together.gathering.gather(changes, half), answers)
+        for part in (free, [number for number in numbers if number not in free]):
+            rest = self._together.gathering.gather(changes, part)
+            if rest.lists:
+                misfits |= self._make(changes, rest, answers, until)
         return misfits
+
+    def _is_free(self, change: Change, held: Set[int]) -> bool:
+        charged = self._charged(change)
+        return charged is not None and held.isdisjoint(charged[1])
 
     def _rest(self, changes: Sequence[Change], batch: Batch, answers: dict[int, Answer]) -> Batch:
         return self._together.gathering.gather(changes, [one for one in batch.lists if one not in answers])
@@ -177,14 +215,14 @@ class Arrivals:
 
     # -- one after the other ------------------------------------------------------------------------------------
 
-    def _decide_exactly(self, changes: Sequence[Change], answers: dict[int, Answer]) -> None:
+    def _decide_exactly(self, changes: Sequence[Change], answers: dict[int, Answer], until: float) -> None:
         left = [number for number in range(len(changes)) if number not in answers]
         while left:
             group, left = without_common_names(changes, left)
-            self._decide_group(changes, group, answers)
+            self._decide_group(changes, group, answers, until)
 
     def _decide_group(
-        self, changes: Sequence[Change], numbers: Sequence[int], answers: dict[int, Answer]
+        self, changes: Sequence[Change], numbers: Sequence[int], answers: dict[int, Answer], until: float
     ) -> None:
         def step(own: sa.Connection) -> list[Answer]:
             told, written = self._changes.decide_group(own, [changes[number] for number in numbers])
@@ -198,12 +236,12 @@ class Arrivals:
         except Conflict as conflict:
             if not several or not self._transactions.waited_in_vain(conflict):
                 raise
-            if len(numbers) == 1:
-                answers[numbers[0]] = conflict
+            if len(numbers) == 1 or time.monotonic() > until:
+                answers.update(dict.fromkeys(numbers, conflict))
                 return
             middle = len(numbers) // 2
-            self._decide_group(changes, numbers[:middle], answers)
-            self._decide_group(changes, numbers[middle:], answers)
+            self._decide_group(changes, numbers[:middle], answers, until)
+            self._decide_group(changes, numbers[middle:], answers, until)
         else:
             answers.update(zip(numbers, told, strict=True))
 
