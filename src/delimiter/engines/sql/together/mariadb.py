@@ -31,7 +31,11 @@ class MariaDBWriter(BatchWriter):
         self, connection: sa.Connection, batch: Batch, *, joined: bool = False, patience: float | None = None
     ) -> Written:
         if self._named is None:
-            self._named = {name: text.replace("%", "%%") for name, text in self._names(connection).items()}
+            quote = connection.dialect.identifier_preparer.quote
+            self._named = {
+                **self._names(connection),
+                "by claim": quote(f"{self._tables.prefix}claims_claim_id"),
+            }
         claims, charges = batch.claims, batch.charges
         values: list[Any] = [self._clock.offset]
         for claim in claims:
@@ -45,9 +49,12 @@ class MariaDBWriter(BatchWriter):
                 claim.expires_in,
                 claim.fingerprint,
             )
-        for amount in batch.amounts:
-            values += amount
-        row = connection.exec_driver_sql(self._text(batch, patience), tuple(values)).one()
+        if not joined:
+            for amount in batch.amounts:
+                values += amount
+        row = connection.exec_driver_sql(
+            self._text(batch, patience, joined=joined), tuple(values)
+        ).one()
         if row.placed != len(claims):
             return Written(admitted=False)
         if row.fitted == len(charges):
@@ -64,11 +71,10 @@ class MariaDBWriter(BatchWriter):
         )
         return {row.claim_id: row.id for row in rows}
 
-    def _text(self, batch: Batch, patience: float | None) -> str:
+    def _text(self, batch: Batch, patience: float | None, *, joined: bool) -> str:
         assert self._named is not None
         names, charges = self._named, batch.charges
-        claims = ",".join(["(%s,%s,%s,%s,%s,%s,n+%s,%s,n,0,0)"] * len(batch.claims))
-        held = ",".join(["(%s,%s,%s)"] * len(batch.amounts))
+        place, hold = self._one_by_one(batch) if joined else self._at_once(batch)
         changed = ", ".join(
             f"{name} = {name} + {_by_id({n: getattr(c, name) for n, c in charges.items()}, '0')}"
             for name in _CHARGES
@@ -79,23 +85,50 @@ class MariaDBWriter(BatchWriter):
         generations = _by_id(begun, "generation")
         wanted = f"FROM {names['counters']} FORCE INDEX (PRIMARY) WHERE id IN ({','.join(map(str, charges))})"
         return (
-            "BEGIN NOT ATOMIC DECLARE n BIGINT; DECLARE placed INT; DECLARE fitted INT DEFAULT 0;"  # noqa: S608
+            "BEGIN NOT ATOMIC DECLARE n BIGINT; DECLARE placed INT DEFAULT 0; DECLARE fitted INT DEFAULT 0;"  # noqa: S608
+            f"{''.join(f' DECLARE c{number} BIGINT;' for number in range(len(batch.claims))) if joined else ''}"
             f"{'' if patience is None else _briefly(patience)}"
-            f" SAVEPOINT delimiter_together; SET n = {self._now} + %s;"
-            f" INSERT IGNORE INTO {names['claims']} (claim_id, project_id, user_id, external_id, live_external_id,"
-            f" state, expires_at, fingerprint, created_at, children, version) VALUES {claims};"
-            " SET placed = ROW_COUNT();"
+            f" SAVEPOINT delimiter_together; SET n = {self._now} + %s;{place}"
             f" IF placed = {len(batch.claims)} THEN"
             # All of them, in the order of the key, and only that key's rows: a small table would be scanned whole.
             f" SELECT SUM(generation = {generations} AND {self._room(used)}) INTO fitted {wanted} FOR UPDATE;"
             f" IF fitted = {len(charges)} THEN"
             f" UPDATE {names['counters']} FORCE INDEX (PRIMARY) SET {changed}"
             f" WHERE id IN ({','.join(map(str, charges))});"
-            f" INSERT INTO {names['allocations']} (claim, resource_id, amount)"
-            f" WITH v(claim, resource, amount) AS (VALUES {held})"
-            f" SELECT c.id, v.resource, v.amount FROM v JOIN {names['claims']} c ON c.claim_id = v.claim;"
+            f" INSERT INTO {names['allocations']} (claim, resource_id, amount){hold};"
             " END IF; ELSE ROLLBACK TO SAVEPOINT delimiter_together; END IF;"
             f"{'' if patience is None else _AS_BEFORE} SELECT placed, fitted, n; END"
+        )
+
+    def _at_once(self, batch: Batch) -> tuple[str, str]:
+        """All rows of claims by one INSERT; what they hold finds them by their ids."""
+        assert self._named is not None
+        held = ",".join(["(%s,%s,%s)"] * len(batch.amounts))
+        hold = (
+            f" WITH v(claim, resource, amount) AS (VALUES {held})"  # noqa: S608
+            f" SELECT STRAIGHT_JOIN c.id, v.resource, v.amount FROM v JOIN {self._named['claims']} c"
+            f" FORCE INDEX ({self._named['by claim']}) ON c.claim_id = v.claim"
+        )
+        return f" {self._insert(len(batch.claims))} SET placed = ROW_COUNT();", hold
+
+    def _one_by_one(self, batch: Batch) -> tuple[str, str]:
+        """In a caller's transaction no row is looked for: above READ COMMITTED that would lock the gap beside it."""
+        places = {claim.id: number for number, claim in enumerate(batch.claims)}
+        return (
+            "".join(
+                f" {self._insert(1)} SET placed = placed + ROW_COUNT(), c{number} = LAST_INSERT_ID();"
+                for number in places.values()
+            ),
+            " VALUES "
+            + ",".join(f"(c{places[id]},{resource},{amount})" for id, resource, amount in batch.amounts),
+        )
+
+    def _insert(self, rows: int) -> str:
+        assert self._named is not None
+        return (
+            f"INSERT IGNORE INTO {self._named['claims']} (claim_id, project_id, user_id, external_id,"  # noqa: S608
+            " live_external_id, state, expires_at, fingerprint, created_at, children, version) VALUES"
+            f" {','.join(['(%s,%s,%s,%s,%s,%s,n+%s,%s,n,0,0)'] * rows)};"
         )
 
 
