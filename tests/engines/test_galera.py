@@ -57,6 +57,28 @@ def test_the_last_units_on_three_nodes(handles: list[Delimiter]) -> None:
     assert_counts(handles[1], projects=["acme"], users=[f"u{n}" for n in range(5)])
 
 
+def test_what_was_acknowledged_is_there(handles: list[Delimiter]) -> None:
+    """Guard: ``MariaDBWriter._are_there``; without it about every tenth of these is told that it is made, and is not.
+
+    Nodes that meet on one counter give way to each other, in the midst of the statement that makes the claims too.
+    """
+    handles[0].define_resource("cores", project_max=10_000)
+    handles[0].define_resource("disks", user_max=10_000)
+
+    def take(number: int) -> int:
+        for step in range(20):
+            project, user = f"p{step % 2}", f"u{number % 2}"
+            handles[number % 3].claim(
+                {"cores": 1, "disks": 2}, project=project, user=user, id=f"{number}-{step}"
+            )
+        return 20
+
+    assert total(together([partial(take, number) for number in range(24)])) == 480
+    there = {claim.id for claim in handles[0].claims()}
+    assert there == {f"{number}-{step}" for number in range(24) for step in range(20)}
+    assert list(handles[1].reconcile()) == []
+
+
 def test_all_verbs_on_three_nodes(handles: list[Delimiter]) -> None:
     """Guard: every change writes the rows it rests on; see the table in the engine's room for Galera."""
     for name in ("cores", "disks"):

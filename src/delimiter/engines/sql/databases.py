@@ -216,6 +216,7 @@ _MARIADB: Final = Database(
         1205: Fault.LOCK_WAIT,  # only the statement is gone
         1020: Fault.CONFLICT,  # the row has changed since the snapshot (innodb_snapshot_isolation)
         1062: Fault.CONFLICT,
+        1305: Fault.CONFLICT,  # Galera has given way to another node, and the savepoint is gone
         1146: Fault.NO_TABLES,
         1049: Fault.NO_SCHEMA,
         1142: Fault.FORBIDDEN,

@@ -27,6 +27,11 @@ sweeping, pruning, repairing        the claims, which end or go; the counters
 making the tables                   a row of a table of its own, for that time (:mod:`.upgrade`)
 ==================================  ==========================================================================
 
+A node that gives way to another's transaction ends its own: the next statement, or COMMIT, says so (error 1213). Not so
+in the midst of a compound statement. There it rolls back what was done, says nothing, and goes on with the rest, in a
+transaction that has lost its beginning. So what is made by one has to be looked for before COMMIT; and in a caller's
+transaction, whose own rows might be lost, none is used.
+
 The **meeting row** is the second row of the tree's table. It is there on Galera only.
 
 A node may also show what is not yet the present: what another has committed comes to it a moment later. An admission

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from delimiter.engines.sql.databases import Clock, Database
 from delimiter.engines.sql.definitions import Definitions
 from delimiter.engines.sql.events import EventLog
+from delimiter.engines.sql.galera import Galera
 from delimiter.engines.sql.projects import Projects
 from delimiter.engines.sql.schema import Tables
 
@@ -23,3 +24,4 @@ class Ground:
     definitions: Definitions
     projects: Projects
     events: EventLog
+    galera: Galera

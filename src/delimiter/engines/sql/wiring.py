@@ -68,7 +68,9 @@ class Wired(Engine):
         self._definitions = Definitions(tables, database)
         self._projects = Projects(tables, database, galera)
         self._events = EventLog(tables, database, self._clock)
-        ground = Ground(tables, database, self._clock, self._definitions, self._projects, self._events)
+        ground = Ground(
+            tables, database, self._clock, self._definitions, self._projects, self._events, galera
+        )
         self._claims = Claims(ground)
         writer = ClaimWriter(ground)
         self._locks = locks = CounterLocks(tables, database)

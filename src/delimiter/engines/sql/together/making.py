@@ -48,7 +48,7 @@ class Together:
 
     def make_joined(self, connection: sa.Connection, changes: Sequence[Change]) -> list[Answer] | Left:
         """The same in the caller's transaction, or what it has left there, to go on from."""
-        if not self._writer.joins:
+        if not self._writer.joins(connection):
             return Left()
         batch = self.gathering.gather(changes)
         if not changes or len(batch.lists) < len(changes):

@@ -7,8 +7,11 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from delimiter.changes import NewClaim
+from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.together.gathering import Batch
 from delimiter.engines.sql.together.writer import BatchWriter, Written
+from delimiter.errors import Conflict
 
 __all__ = ["MariaDBWriter"]
 
@@ -26,6 +29,13 @@ class MariaDBWriter(BatchWriter):
     """
 
     _named: dict[str, str] | None = None
+
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        self._galera = ground.galera
+
+    def joins(self, connection: sa.Connection) -> bool:
+        return not self._galera.is_one(connection)
 
     def write(
         self, connection: sa.Connection, batch: Batch, *, joined: bool = False, patience: float | None = None
@@ -52,15 +62,23 @@ class MariaDBWriter(BatchWriter):
         if not joined:
             for amount in batch.amounts:
                 values += amount
-        row = connection.exec_driver_sql(
-            self._text(batch, patience, joined=joined), tuple(values)
-        ).one()
+        row = connection.exec_driver_sql(self._text(batch, patience, joined=joined), tuple(values)).one()
         if row.placed != len(claims):
             return Written(admitted=False)
         if row.fitted == len(charges):
+            if self._galera.is_one(connection) and not self._are_there(connection, claims):
+                raise Conflict("another node's transaction came first")
             return Written(admitted=True, times=batch.times(row.n))
         placed = self._placed(connection, [claim.id for claim in claims]) if joined else {}
         return Written(admitted=False, placed=placed, locked=True, now=row.n)
+
+    def _are_there(self, connection: sa.Connection, claims: Sequence[NewClaim]) -> bool:
+        """Whether it is still the transaction that the claims were placed in.
+
+        Where Galera gives way to another node's transaction in the midst of a compound statement, it rolls back what
+        was done, says nothing, and goes on with the rest. Afterwards COMMIT says it.
+        """
+        return len(self._placed(connection, [claim.id for claim in claims])) == len(claims)
 
     def _placed(self, connection: sa.Connection, ids: Sequence[str]) -> dict[str, int]:
         assert self._named is not None

@@ -15,7 +15,8 @@ class SQLiteWriter(BatchWriter):
 
     _statements: tuple[str, str, str, str] | None = None
 
-    joins = False
+    def joins(self, _connection: sa.Connection) -> bool:
+        return False
 
     def write(
         self, connection: sa.Connection, batch: Batch, *, joined: bool = False, patience: float | None = None

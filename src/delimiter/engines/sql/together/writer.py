@@ -33,13 +33,14 @@ class Written:
 class BatchWriter(ABC):
     """Writes batches on one store."""
 
-    #: Whether it can write in a caller's transaction too, and is any better there.
-    joins = True
-
     def __init__(self, ground: Ground) -> None:
         self._tables = ground.tables
         self._clock = ground.clock
         self._now = ground.database.now
+
+    def joins(self, connection: sa.Connection) -> bool:
+        """Whether it can write in a caller's transaction too, and is any better there."""
+        return True
 
     @abstractmethod
     def write(
