@@ -49,7 +49,7 @@ class Transactions:
         self._engine = engine
         self.owned = owned
         self._process = os.getpid()
-        self._timeout = timeout
+        self.timeout = timeout
         # On an event loop tasks share a thread and must not block it; there the file's lock alone decides.
         self._writers = None if on_loop or self.database.row_locks else threading.Lock()
         #: Writes nothing, but takes SQLite's write lock.
@@ -78,7 +78,7 @@ class Transactions:
         if writers is None:
             yield
             return
-        if not writers.acquire(timeout=self._timeout):
+        if not writers.acquire(timeout=self.timeout):
             raise Conflict("other threads of this process are still writing to the database")
         try:
             yield
@@ -91,7 +91,7 @@ class Transactions:
         if (self.owned and patience is None) or self.database.bound_waits is None:
             yield
             return
-        longest = self._timeout if patience is None else min(patience, self._timeout)
+        longest = self.timeout if patience is None else min(patience, self.timeout)
         values = {"milliseconds": milliseconds(longest), "seconds": max(1, round(longest))}
         with self.translating():
             connection.exec_driver_sql(self.database.bound_waits.format(**values))

@@ -37,8 +37,8 @@ T = TypeVar("T")
 #: Full counters that are remembered; beyond that all are forgotten, and found again.
 _MOST_FULL: Final = 10_000
 
-#: Seconds after which what is still kept from a batch by somebody's lock is asked for alone.
-_HELD_UP: Final = 1.0
+#: The part of a call's time after which what is still kept from a batch by somebody's lock is asked for alone.
+_HELD_UP: Final = 0.5
 
 
 class _InOwn(Protocol):
@@ -85,7 +85,7 @@ class Arrivals:
         return [answers[number] for number in range(len(changes))]
 
     def _decide(self, changes: Sequence[Change], answers: dict[int, Answer]) -> None:
-        until = time.monotonic() + _HELD_UP
+        until = time.monotonic() + _HELD_UP * self._transactions.timeout
         batch = self._together.gathering.gather(changes)
         if not self._full.isdisjoint(batch.charges):
             self._refuse(
