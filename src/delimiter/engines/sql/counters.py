@@ -259,13 +259,6 @@ class Counters:
                 raise out_of_order()
         return self._charged(connection, ways, self._lock if wait else self._try_lock, held)
 
-    def free(self, connection: sa.Connection, ids: Iterable[int]) -> set[int]:
-        """Those of these counters that no other transaction has locked; they are locked then."""
-        found: set[int] = set()
-        for part in chunks(sorted(ids)):
-            found.update(row.id for row in connection.execute(self._try_lock, {"ids": part}))
-        return found
-
     def look(self, connection: sa.Connection, ways: Mapping[Start, Way]) -> Charged:
         """The same counters without a lock: who goes by them must find them unchanged when it writes them."""
         return self._charged(connection, ways, self._look, frozenset())

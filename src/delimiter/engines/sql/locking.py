@@ -24,6 +24,12 @@ class CounterLocks:
         self._counters = c
         chosen = sa.select(tables.counters).where(c.id.in_(sa.bindparam("ids", expanding=True)))
         self._lock = database.locked(database.by_key(chosen.order_by(c.id), tables.counters))
+        self._try_lock = database.locked(
+            database.by_key(
+                sa.select(c.id).where(c.id.in_(sa.bindparam("ids", expanding=True))), tables.counters
+            ),
+            skip_locked=True,
+        )
         self._raise_generation = database.by_key(
             sa.update(tables.counters)
             .where(c.id.in_(sa.bindparam("ids", expanding=True)))
@@ -63,6 +69,13 @@ class CounterLocks:
         for resource_id, scopes in by_resource.items():
             found.extend(self._ids_of_scopes(connection, [resource_id], scopes))
         self._locked(connection, found)
+
+    def free(self, connection: sa.Connection, ids: Iterable[int]) -> set[int]:
+        """Those of these counters that no other transaction has locked; they are locked then."""
+        found: set[int] = set()
+        for part in chunks(sorted(ids)):
+            found.update(connection.scalars(self._try_lock, {"ids": part}))
+        return found
 
     def raise_generations(self, connection: sa.Connection, rows: Iterable[Any]) -> None:
         """Whoever has remembered a way from these will find that it is no longer the way.

@@ -79,7 +79,7 @@ class Wired(Engine):
         self._changes = Changes(self._claims, writer, counters, self._expiry)
         self._together = together = Together(ground, counters)
         self._arrivals = Arrivals(
-            self._transactions, self._in_own, together, self._changes, self._claims, counters
+            self._transactions, self._in_own, together, self._changes, self._claims, counters, locks
         )
         self._counts = Counts(ground)
         self._crossings = Crossings(ground, counters, locks, self._counts)

@@ -24,6 +24,7 @@ from delimiter.engines.sql.changes import Changes
 from delimiter.engines.sql.claims import Claims
 from delimiter.engines.sql.counters import Counters
 from delimiter.engines.sql.groups import names_in, without_common_names
+from delimiter.engines.sql.locking import CounterLocks
 from delimiter.engines.sql.together.gathering import Batch
 from delimiter.engines.sql.together.making import Together
 from delimiter.engines.sql.transactions import Transactions
@@ -60,6 +61,7 @@ class Arrivals:
         changes: Changes,
         claims: Claims,
         counters: Counters,
+        locks: CounterLocks,
     ) -> None:
         self._transactions = transactions
         self._in_own = in_own
@@ -67,6 +69,7 @@ class Arrivals:
         self._changes = changes
         self._claims = claims
         self._counters = counters
+        self._locks = locks
         self._full: set[int] = set()
 
     def decide(self, changes: Sequence[Change]) -> list[Answer]:
@@ -139,7 +142,7 @@ class Arrivals:
         if len(numbers) == 1 or time.monotonic() > until:
             answers.update(dict.fromkeys(numbers, conflict))
             return False
-        held = batch.charges.keys() - self._in_own(lambda own: self._counters.free(own, batch.charges))
+        held = batch.charges.keys() - self._in_own(lambda own: self._locks.free(own, batch.charges))
         free = [number for number in numbers if self._is_free(changes[number], held)]
         if not free or len(free) == len(numbers):
             free = numbers[: len(numbers) // 2]

@@ -151,7 +151,8 @@ class MariaDBWriter(BatchWriter):
 
 
 def _by_id(values: Mapping[int, int], otherwise: str) -> str:
-    return f"CASE id {' '.join(f'WHEN {number} THEN {value}' for number, value in values.items())} ELSE {otherwise} END"
+    cases = "".join(f" WHEN {number} THEN {value}" for number, value in values.items())
+    return f"CASE id{cases} ELSE {otherwise} END" if cases else otherwise
 
 
 def _briefly(patience: float) -> str:
