@@ -112,7 +112,7 @@ GENERATIONS: Final = (
         guard="no path is remembered that was read in a transaction which changes paths",
         without="numbers that are rolled back are remembered, and given to other counters",
         file=_COUNTERS,
-        source="elif connection.get_transaction() not in self._changing:",
+        source="elif connection.get_transaction() not in _changing(connection):",
         becomes="else:",
         tests=(
             "engines/test_tree_corners.py::test_a_way_to_a_counter_that_was_rolled_back_is_not_remembered",
