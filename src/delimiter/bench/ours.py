@@ -145,6 +145,8 @@ def _on_loop(url: str) -> str:
     parsed = sa.make_url(url)
     if not parsed.get_dialect().is_async:
         parsed = parsed.set(drivername=_ASYNC_DRIVERS[parsed.get_backend_name()])
+        # asyncmy encrypts only where it is told to, and does not know PyMySQL's word for not doing so.
+        parsed = parsed.difference_update_query(["ssl_disabled"])
     return parsed.render_as_string(hide_password=False)
 
 
