@@ -105,13 +105,13 @@ class Combiner:
         return self._engine.apply([change])[0]
 
     def _start(self) -> None:
-        self._process = os.getpid()
         self._mutex = threading.Lock()
         self._queue: deque[_Waiting] = deque()
         #: Each turn at leading has a number; 0: nobody leads.
         self._turn = 0
         self._turns = 0
         self._began = 0.0
+        self._process = os.getpid()  # last: whoever sees it finds all the rest
 
     # -- waiting ------------------------------------------------------------------------------------------------
 
@@ -129,25 +129,27 @@ class Combiner:
     def _wait(self, waiting: _Waiting, deadline: float) -> None:
         """Until it is answered, or is to lead. Whoever gives up, or is interrupted, leaves the queue."""
         try:
-            while not waiting.ticket.wait(self._held_up_after):
-                self._look(waiting, deadline)
+            while not (waiting.ticket.wait(self._held_up_after) or self._look(waiting, deadline)):
+                pass
         except BaseException:
             self._leave(waiting)
             raise
 
-    def _look(self, waiting: _Waiting, deadline: float) -> None:
+    def _look(self, waiting: _Waiting, deadline: float) -> bool:
         """After a while without news: give up, having done nothing; or lead, if the leader is held up.
 
-        What is in a batch already waits for it: that is bounded by the store's own time limits.
+        What is in a batch already waits for it: that is bounded by the store's own time limits. Whether it has been
+        settled: a leader that is interrupted once more may not have come to tell.
         """
         with self._mutex:
             now = time.monotonic()
             if not waiting.queued or waiting.turn:
-                return
+                return waiting.answer is not None or waiting.error is not None
             if now >= deadline:
                 raise Conflict("other calls of this process were still being decided; this one was not begun")
             if self._queue[0] is waiting and now - self._began >= self._held_up_after:
                 self._call(self._queue.popleft())
+            return False
 
     def _leave(self, waiting: _Waiting) -> None:
         with self._mutex:

@@ -16,6 +16,7 @@ from delimiter.changes import Change, Provision, Release
 from delimiter.combining import _ATTEMPTS_TOGETHER, _MORE_ATTEMPTS, Combiner
 from delimiter.engine import Answer
 from delimiter.engines.memory import MemoryEngine
+from delimiter.waiting import Ticket
 
 
 class Gated(MemoryEngine):
@@ -200,6 +201,19 @@ def test_a_leader_that_is_interrupted_leaves_its_followers_in_doubt_and_not_alon
     assert isinstance(error, StoreUnavailable)
     assert error.in_doubt
     assert callers.call("d").result(20) == ()
+
+
+def test_who_is_settled_but_not_told_finds_out(
+    callers: Callers, engine: Gated, monkeypatch: pytest.MonkeyPatch
+):
+    """The leader is interrupted while it tells. Taken out: the look at the answer in ``Combiner._look``."""
+    monkeypatch.setattr(Ticket, "open", lambda self: None if engine.batches[1:] else self._lock.release())
+    first = callers.call("a")
+    callers.arrive()
+    leader, follower = callers.queue("b", "c")
+    engine.gate.release(2)
+    assert first.result(20) == leader.result(20) == follower.result(20) == ()
+    assert engine.batches == [["a"], ["b", "c"]]
 
 
 def test_who_gives_up_in_time_is_not_made(callers: Callers, engine: Gated):

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -63,7 +63,7 @@ class SqlEngineOnLoop(SqlEngine):
         await_only(asyncio.sleep(0))
 
     def ticket(self) -> Ticket:
-        if self._tickets is None:
+        if self._tickets is None or self._tickets.loop is not asyncio.get_running_loop():
             self._tickets = _Tickets()
         return _TicketOnLoop(self._tickets)
 
@@ -101,7 +101,7 @@ class _Tickets:
     """Those who wait on one loop, and the one timer for all of them: they are many, and mostly need none."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop: Final = asyncio.get_running_loop()
         self._younger: set[_TicketOnLoop] = set()
         self._older: set[_TicketOnLoop] = set()
         self._ticking = False
@@ -110,7 +110,7 @@ class _Tickets:
         self._younger.add(ticket)
         if not self._ticking:
             self._ticking = True
-            self._loop.call_later(seconds, self._tick, seconds)
+            self.loop.call_later(seconds, self._tick, seconds)
 
     def _tick(self, seconds: float) -> None:
         """Who has waited for as long as that, or up to twice as long, looks around."""
@@ -119,7 +119,7 @@ class _Tickets:
         self._older, self._younger = self._younger, set()
         self._ticking = bool(self._older)
         if self._ticking:
-            self._loop.call_later(seconds, self._tick, seconds)
+            self.loop.call_later(seconds, self._tick, seconds)
 
     def discard(self, ticket: _TicketOnLoop) -> None:
         self._younger.discard(ticket)
