@@ -30,6 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--stores",
         help="run only the tests of these stores: memory, sqlite, postgresql, mariadb, zookeeper, with commas",
     )
+    parser.addoption(
+        "--apart",
+        action="store_true",
+        help="no call shares a batch with others, and no claim is made by one statement (DELIMITER_TESTS_APART=1)",
+    )
 
 
 def run_console_block(example: Example) -> str | None:

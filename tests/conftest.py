@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import pytest
 from sqlalchemy import URL, NullPool, create_engine
 
+import apart
 from delimiter import Delimiter
 from delimiter.engines.sql.schema import Tables
 from order import in_order
@@ -39,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
     chosen = STORES if option is None else tuple(name.strip() for name in option.split(",") if name.strip())
     if unknown := set(chosen) - set(STORES):
         raise pytest.UsageError(f"--stores: {sorted(unknown)} not known; there are {', '.join(STORES)}")
+    if config.getoption("--apart") or apart.is_asked_for():
+        apart.begin()
     config.stash[_CHOSEN] = chosen
     config.stash[_SERVERS] = Servers()
 
@@ -51,7 +54,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     import delimiter
 
-    return [f"stores: {', '.join(chosen_stores(config))}", f"delimiter: {Path(delimiter.__file__).parent}"]
+    return [
+        f"stores: {', '.join(chosen_stores(config))}",
+        f"changes: {'apart' if apart.is_asked_for() else 'together where they can be'}",
+        f"delimiter: {Path(delimiter.__file__).parent}",
+    ]
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -99,7 +106,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out: list[pytest.Item] = []
     for item in items:
         wanted = _stores_of(item)
-        (kept if not wanted or wanted & chosen else left_out).append(item)
+        shown = not (apart.is_asked_for() and item.get_closest_marker("together"))
+        (kept if shown and (not wanted or wanted & chosen) else left_out).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
     items[:] = in_order(kept)

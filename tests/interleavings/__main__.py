@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+import apart
 from interleavings.plans import STORES, Task, Work, pairs, replayed, threes
 from interleavings.processes import explored
 from interleavings.rig import LEVELS, MEMORIES, Report, Rig
@@ -104,6 +105,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--threes", type=int, default=100, help="how many threes, on each store")
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--apart", action="store_true", help="no claim is made by one statement")
     parser.add_argument("--json", type=Path, help="write every figure there")
     parser.add_argument("--replay", help="one schedule, as a violation has printed it")
     return parser.parse_args(given)
@@ -111,6 +113,8 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 
 def main(given: Sequence[str] | None = None) -> int:
     chosen = _arguments(given)
+    if chosen.apart:
+        apart.begin()
     if chosen.replay:
         return _replay(chosen.replay)
     seed = random.randrange(10**6) if chosen.seed is None else chosen.seed

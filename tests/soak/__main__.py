@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+import apart
 from server_process import ServerNotAvailable
 from soak.clusters import STORES
 from soak.run import Outcome, Plan, fresh_seed, run
@@ -20,6 +21,8 @@ from soak.run import Outcome, Plan, fresh_seed, run
 
 def main() -> int:
     asked = _asked()
+    if asked.apart:
+        apart.begin()
     console = Console(stderr=True)
     console.print(f"seed [bold]{asked.seed}[/] (the same again: --seed {asked.seed})")
     outcomes, missing = [], False
@@ -59,6 +62,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument(
         "--keep", type=Path, help="folder for the histories of runs that fail (the temporary one)"
     )
+    parser.add_argument("--apart", action="store_true", help="no change is made together with others")
     parser.add_argument("--json", help="write the figures to this file")
     return parser.parse_args()
 
