@@ -11,8 +11,9 @@ import pytest_asyncio
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from delimiter import Claim, Event, InvalidRequest, OverLimit, Scope, UnknownClaim
+from delimiter import Claim, Event, InvalidRequest, OverLimit, Scope, StoreUnavailable, UnknownClaim
 from delimiter.aio import Delimiter
+from delimiter.combining import Combiner
 from servers import by_driver
 
 pytestmark = pytest.mark.asyncio
@@ -155,8 +156,25 @@ async def test_a_cancelled_claim_leaves_the_store_usable(
 
 
 @pytest.mark.stores("postgresql", "mariadb")
-async def test_a_cancelled_leader_takes_nobody_with_it(quota: Delimiter, engine: AsyncEngine) -> None:
+async def test_a_cancelled_leader_takes_nobody_with_it(
+    quota: Delimiter, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Guard: ``Engine.shielded``; without it those who wait in the leader's batch are never answered, or in doubt."""
+    in_doubt: list[str] = []
+
+    def told(message: str, **more: Any) -> StoreUnavailable:
+        in_doubt.append(message)
+        return StoreUnavailable(message, **more)
+
+    monkeypatch.setattr("delimiter.combining.StoreUnavailable", told)
+    led: list[Any] = []
+    decide = Combiner._decide
+
+    def decided(self: Combiner, batch: Any) -> None:
+        led.append(batch[0].change)
+        decide(self, batch)
+
+    monkeypatch.setattr(Combiner, "_decide", decided)
     for number in range(2):
         await quota.claim({"a.thing": 1}, project="acme", id=f"warm-{number}")
     async with engine.connect() as connection:
@@ -165,15 +183,16 @@ async def test_a_cancelled_leader_takes_nobody_with_it(quota: Delimiter, engine:
         tasks = [
             asyncio.create_task(quota.claim({"a.thing": 1}, project="acme", id=f"t{n}")) for n in range(5)
         ]
-        combiner = quota._quota._combiner
-        while combiner._turns < 2:
+        while not led:
             await asyncio.sleep(0.001)
+        assert led[0].claims[0].id == "t1"
         tasks[1].cancel()
         with pytest.raises(asyncio.CancelledError):
             await tasks[1]
         await connection.rollback()
         others = [task for task in tasks if task is not tasks[1]]
         assert [(await task).id for task in others] == ["t0", "t2", "t3", "t4"]
+    assert in_doubt == []
     used = (await quota.usage(project="acme"))["a.thing"].used
     claims = {claim.id async for claim in quota.claims(project="acme")}
     assert {"t0", "t2", "t3", "t4"} <= claims

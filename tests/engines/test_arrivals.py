@@ -17,6 +17,8 @@ from delimiter.engine import Answer
 from delimiter.engines.sql.store import SqlEngine
 from engines.held_rows import session, waiting
 
+pytestmark = pytest.mark.together
+
 _SECOND: Final = 1_000_000
 _WRITES: Final = re.compile(r"\b(INSERT|UPDATE|DELETE|BEGIN NOT ATOMIC)\b|FOR (NO KEY )?UPDATE")
 
@@ -132,6 +134,16 @@ def test_one_id_twice_in_a_batch_is_one_claim(quota: Delimiter, engine: SqlEngin
     answers = engine.apply_each([admit("once"), admit("once"), admit("once", 2), admit("other")])
     assert told(answers) == [["once"], ["once"], ClaimConflict, ["other"]]
     sound(quota, acme=2)
+
+
+def test_an_id_that_was_refused_is_free_for_the_next(quota: Delimiter, engine: SqlEngine) -> None:
+    """Guard: what names the same twice is decided one after the other; the row would be the refused one's."""
+    quota.update_limits("cores", project="globex", max=1)
+    answers = engine.apply_each([admit("x", 11), admit("x", 1, "globex"), admit("y", 2, "globex")])
+    assert told(answers) == [OverLimit, ["x"], OverLimit]
+    assert answers[1] == (quota.get_claim("x"),)
+    assert quota.claim({"cores": 1, "ram": 1}, project="globex", user="john", id="x") == quota.get_claim("x")
+    sound(quota, acme=0, globex=1)
 
 
 def test_an_external_id_is_given_once(quota: Delimiter, engine: SqlEngine) -> None:

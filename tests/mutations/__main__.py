@@ -10,7 +10,7 @@ import json
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mutations", description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="WORD", help="those whose name holds one of these words")
     parser.add_argument("--store", nargs="+", help="those that are shown on one of these stores")
+    parser.add_argument("--apart", action="store_true", help="with no change made together, for all of them")
     parser.add_argument("--attempts", type=int, default=1, help="as a factor, for races that are seldom lost")
     parser.add_argument("--seed", type=int, help="of the order of sets, as an earlier run has printed it")
     parser.add_argument("--json", metavar="FILE", help="write the outcomes there too (- for standard output)")
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         PAGE.write_text(written(ROOMS))
         return 0
     chosen = [
-        one
+        replace(one, apart=one.apart or given.apart)
         for one in MUTATIONS
         if (not given.only or any(word in one.name for word in given.only))
         and (not given.store or one.store in given.store)
@@ -87,8 +88,9 @@ def _tell(console: Console, outcomes: Sequence[Outcome]) -> None:
     table = Table("Mutation", "On", "Verdict", "Caught by", "Runs", "Seconds")
     for one in outcomes:
         style = None if one.verdict == "caught" else "bold red"
+        on = f"{one.store}, apart" if one.apart else one.store
         table.add_row(
-            one.name, one.store, one.verdict, one.caught_by, str(one.runs), f"{one.seconds:.1f}", style=style
+            one.name, on, one.verdict, one.caught_by, str(one.runs), f"{one.seconds:.1f}", style=style
         )
     console.print(table)
     caught = sum(one.verdict == "caught" for one in outcomes)

@@ -22,6 +22,7 @@ LOCKS: Final = (
         source="self._lock = database.locked(by_id)\n",
         becomes="self._lock = by_id\n",
         tests=("engines/test_lock_waits.py::test_a_claim_decides_on_what_it_waited_for",),
+        apart=True,
     ),
     Mutation(
         name="counters-in-reverse",

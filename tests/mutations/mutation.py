@@ -43,6 +43,8 @@ class Mutation:
     tests: Sequence[str]
     #: On which store they run.
     store: str = "postgresql"
+    #: Whether the tests are run with ``--apart``: the short way that claims usually go would hide what is missing.
+    apart: bool = False
     #: A race is lost only sometimes: how often the tests are run before it has survived.
     attempts: int = 1
 

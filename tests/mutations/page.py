@@ -28,7 +28,9 @@ all the tests run against a copy without a change, and must pass. `make test` ch
 exactly once, that the tests that are named exist, and that this page lists what is there.
 
 A mutation is shown on the store that is named: one database is enough to show that a test notices, and some guards are
-needed on one database only. Tests without a file belong to the suite that [every engine must pass](conformance.md).
+needed on one database only. Claims usually go a short way, where one statement decides on all of them. Where it stands
+*apart*, the tests were run with `--apart`, which keeps to the long way: the short one hides what is missing.
+Tests without a file belong to the suite that [every engine must pass](conformance.md).
 """
 
 
@@ -49,7 +51,7 @@ def _line(one: Mutation) -> str:
         f"`{one.name}`",
         one.guard,
         one.without,
-        one.store,
+        f"{one.store}, apart" if one.apart else one.store,
         "<br>".join(map(_test, one.tests)),
     )
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"

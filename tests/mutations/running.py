@@ -45,6 +45,7 @@ class Outcome:
     name: str
     guard: str
     store: str
+    apart: bool
     #: ``caught``, ``survived``, or ``broken``: the tests could not be run on it, which shows nothing.
     verdict: str
     caught_by: str
@@ -90,10 +91,15 @@ class Runner:
         """Run all their tests on the library as it is: the lines of what fails already."""
         complaints = []
         with self._copy() as copy:
-            for store in sorted({one.store for one in mutations}):
-                nodes = {node: None for one in mutations if one.store == store for node in one.node_ids()}
+            for store, apart in sorted({(one.store, one.apart) for one in mutations}):
+                nodes = {
+                    node: None
+                    for one in mutations
+                    if (one.store, one.apart) == (store, apart)
+                    for node in one.node_ids()
+                }
                 status, found, output = self._pytest(
-                    copy, store, list(nodes), within=_ALL_UNCHANGED, stop=False
+                    copy, store, list(nodes), apart=apart, within=_ALL_UNCHANGED, stop=False
                 )
                 complaints += [f"{store}: {name}: {reason}" for name, reason in found]
                 if status and not found:
@@ -111,7 +117,7 @@ class Runner:
             while verdict == "survived" and runs < mutation.attempts * factor:
                 runs += 1
                 status, found, output = self._pytest(
-                    copy, mutation.store, mutation.node_ids(), within=_ONE_RUN
+                    copy, mutation.store, mutation.node_ids(), apart=mutation.apart, within=_ONE_RUN
                 )
                 if status == _FAILED and found:
                     verdict, (caught_by, reason) = "caught", found[0]
@@ -121,6 +127,7 @@ class Runner:
             mutation.name,
             mutation.guard,
             mutation.store,
+            mutation.apart,
             verdict,
             caught_by,
             reason,
@@ -136,21 +143,40 @@ class Runner:
 
     @cached_property
     def _compiled(self) -> tempfile.TemporaryDirectory[str]:
-        """The library as it is, with its bytecode: to compile all of it for each mutation would cost a second."""
+        """The library as it is, with its bytecode: to compile all of it for each mutation would cost seconds.
+
+        Of the suite for engines pytest has a bytecode of its own, which it writes while it collects.
+        """
         folder = tempfile.TemporaryDirectory(prefix="delimiter-unchanged-")
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / "src" / "delimiter", Path(folder.name) / "delimiter", ignore=ignored)
         compileall.compile_dir(folder.name, quiet=1)
+        subprocess.run(
+            [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests/engines/test_conformance.py"],
+            cwd=ROOT,
+            env={**self._environment, "PYTHONPATH": folder.name},
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
         return folder
 
     def _pytest(
-        self, copy: Path, store: str, nodes: Sequence[str], *, within: float, stop: bool = True
+        self,
+        copy: Path,
+        store: str,
+        nodes: Sequence[str],
+        *,
+        apart: bool,
+        within: float,
+        stop: bool = True,
     ) -> tuple[int, list[tuple[str, str]], str]:
         """Exit status, what failed and why, and the end of the output."""
         report = copy / "report.xml"
         command = [
             *(sys.executable, "-m", "pytest", f"--stores={store}", f"--timeout={_ONE_TEST}"),
-            *("-p", "no:cacheprovider", f"--junitxml={report}", *(["-x"] if stop else []), *nodes),
+            *("-p", "no:cacheprovider", f"--junitxml={report}", *(["-x"] if stop else [])),
+            *(["--apart"] if apart else []),
+            *nodes,
         ]
         process = subprocess.Popen(
             command,
