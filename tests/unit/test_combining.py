@@ -14,7 +14,7 @@ import pytest
 from delimiter import Conflict, Delimiter, DelimiterError, InvalidRequest, StoreUnavailable
 from delimiter.changes import Change, Provision, Release
 from delimiter.combining import _ATTEMPTS_TOGETHER, _MORE_ATTEMPTS, Combiner
-from delimiter.engine import Answer, Ticket
+from delimiter.engine import Answer
 from delimiter.engines.memory import MemoryEngine
 from delimiter.waiting import Ticket
 
