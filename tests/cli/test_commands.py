@@ -44,6 +44,7 @@ COMMANDS = (
     "reconcile",
     "adopt",
     "doctor",
+    "bench",
 )
 
 
