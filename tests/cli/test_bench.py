@@ -57,7 +57,7 @@ def test_every_way_admits_up_to_the_limit_and_leaves_nothing(command, store_url)
     """The race for the last of a quota is part of each run.
 
     Without the condition of the conditional UPDATE, the lock of SELECT FOR UPDATE or the comparison of the generation,
-    more than the limit is admitted (seen with each of them taken out); the last test but one shows what is said then.
+    more than the limit is admitted (seen for the first of them); the last test but one shows what is said then.
     """
     with Delimiter(store_url) as quota:  # the tenant's own tables
         quota.define_resource("database.instances", user_max=25)
