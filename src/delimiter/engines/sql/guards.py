@@ -42,8 +42,6 @@ _OPEN: Final = "delimiter_guard"
 #: How often an optimistic guard works out its way anew before it gives up.
 _ATTEMPTS: Final = 8
 
-_KINDS: Final = ("total", "project", "user")
-
 
 class Guards:
     """Opens guards on one store."""
@@ -291,7 +289,7 @@ def _in_order(rows: Iterable[Counter], resources: Iterable[str]) -> list[Counter
     counted = set(resources)
     return sorted(
         (row for row in rows if row.resource in counted),
-        key=lambda row: (row.resource, _KINDS.index(row.scope.kind), row.level, row.scope.name),
+        key=lambda row: (row.resource, row.scope.rank, row.level, row.scope.name),
     )
 
 

@@ -19,6 +19,7 @@ from delimiter.engines.sql.together.making import Left
 from delimiter.engines.sql.wiring import Wired
 from delimiter.errors import Conflict, UnknownResource
 from delimiter.model import (
+    SCOPE_KINDS,
     Claim,
     Consumer,
     Decision,
@@ -286,7 +287,7 @@ class SqlEngine(Wired):
     def drifts(self, *, repair: bool) -> Iterator[Drift]:
         self.prepare()
         self._look_at_counted()
-        for kind in ("total", "project", "user"):
+        for kind in SCOPE_KINDS:
             found = self._reading(lambda reading: self._upkeep.suspects(reading, kind))  # noqa: B023
             for scope, drifts in found:
                 yield from self._repaired(drifts[0].resource, scope) if repair else drifts
