@@ -19,6 +19,8 @@ export UV_NO_PROGRESS := 1
 export UV_LINK_MODE := copy
 # Also where Python may not write it when it imports: a process that starts need not compile all it imports.
 export UV_COMPILE_BYTECODE := 1
+# The tests, too, are compiled once and not at each start of each process (`make clean` removes that).
+unexport PYTHONDONTWRITEBYTECODE
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS ?= 1
 endif

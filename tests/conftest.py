@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from threading import Event
 from typing import Any, NoReturn
 
 import pytest
-from sqlalchemy import URL, NullPool, create_engine
+from sqlalchemy import URL, Engine, NullPool, create_engine
 
 import apart
 from delimiter import Delimiter
-from delimiter.engines.sql.schema import Tables
+from delimiter.engines.sql.schema import tables_of
 from order import in_order
 from server_process import ServerNotAvailable
 from servers import Server, Servers
@@ -111,6 +113,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
     items[:] = in_order(kept)
+
+
+def pytest_collection_finish() -> None:
+    """All that the tests are made of stays to the end: the garbage collector need not look at it again and again.
+
+    And what SQLAlchemy makes and throws away at each opening of a store is looked for less often, in larger lots. As
+    usual, both together take a third of the time of the tests on SQLite.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def _stores_of(item: pytest.Item) -> set[str]:
@@ -259,13 +272,18 @@ def emptied_url(
 
 def _empty(url: URL) -> None:
     """As the migrations leave it."""
-    tables = Tables()
+    tables = tables_of("delimiter_", None)
     of_one_row = {tables.tree: {"version": 0, "overbooking": 1}, tables.numbering: {"last_seq": 0}}
-    engine = create_engine(url, poolclass=NullPool)
-    with engine.begin() as connection:
+    with _emptying(url).begin() as connection:
         for table in tables.metadata.sorted_tables:
             first = of_one_row.get(table)
             connection.execute(table.delete() if first is None else table.update().values(first))
+
+
+@cache
+def _emptying(url: URL) -> Engine:
+    """One for each database that is kept, so that its statements are compiled once."""
+    return create_engine(url, poolclass=NullPool)
 
 
 def _left_open(server: Server, url: URL, within: float = 5.0) -> list[str]:

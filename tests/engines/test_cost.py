@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import CacheStats
 
 from delimiter import Delimiter, OverLimit, Request
 
@@ -188,3 +189,22 @@ def test_the_cost_does_not_grow(store_url: str, store_name: str) -> None:
                     lines = _scans(connection, store_name, statement, parameters)
                     scanned += [f"{name}: {line.strip()}: {statement[:60]}" for line in lines]
         assert scanned == [], "\n".join(dict.fromkeys(scanned))
+
+
+def test_a_store_that_is_opened_again_on_the_same_engine_compiles_nothing(store_url: str) -> None:
+    """A service may open one for every request. Guard: ``tables_of``; without it each has tables of its own."""
+    engine = sa.create_engine(store_url)
+    compiled: list[str] = []
+
+    @sa.event.listens_for(engine, "after_cursor_execute")
+    def look(_c: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: bool) -> None:
+        if context.cache_hit is CacheStats.CACHE_MISS:
+            compiled.append(statement)
+
+    for _ in range(3):  # the second time more is there already, and other statements are enough
+        compiled.clear()
+        with Delimiter(engine) as quota:
+            quota.define_resource("cores", user_max=9)
+            quota.release(quota.claim({"cores": 1}, user="john").id)
+    assert compiled == []
+    engine.dispose()

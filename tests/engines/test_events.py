@@ -112,6 +112,7 @@ def follow(url: str, after: int, told: Connection) -> None:
         stop.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.leaves_connections
 def test_a_killed_follower_goes_on_without_gap_or_repeat(store_url: str) -> None:
     """kill -9 in the midst of events, and another goes on after the last that was kept."""

@@ -154,7 +154,11 @@ def test_every_place_is_known(service, work, places):
 
 @pytest.mark.parametrize(
     "work, place",
-    [(work, place) for work, places in WORK.items() for place in range(1, places + 1)],
+    [
+        pytest.param(work, place, marks=() if work is to_build else pytest.mark.slow)
+        for work, places in WORK.items()
+        for place in range(1, places + 1)
+    ],
     ids=lambda given: getattr(given, "__name__", given),
 )
 def test_the_next_worker_puts_it_right(service, work, place):

@@ -81,14 +81,19 @@ def place(store: str, tmp_path: Path, empty_store: Path) -> Place:
     return Place(store, tmp_path, empty_store)
 
 
-def _param(name: str, store: str) -> Any:
-    return pytest.param(SCENARIOS[name], store, id=f"{name}-{store}", marks=pytest.mark.stores(store))
+def _param(name: str, store: str, *marks: Any) -> Any:
+    return pytest.param(
+        SCENARIOS[name], store, id=f"{name}-{store}", marks=[pytest.mark.stores(store), *marks]
+    )
 
 
-_ON_MEMORY = [_param(name, "memory") for name, one in SCENARIOS.items() if not one.needs_transactions]
-_ON_SQLITE = [_param(name, "sqlite") for name in SCENARIOS]
+_WITHOUT_TRANSACTIONS = [name for name, one in SCENARIOS.items() if not one.needs_transactions]
+_ON_MEMORY = [_param(name, "memory") for name in _WITHOUT_TRANSACTIONS]
 _WITH_TRANSACTIONS = [_param(name, "sqlite") for name, one in SCENARIOS.items() if one.needs_transactions]
-on_every_store = pytest.mark.parametrize("scenario, store", [*_ON_MEMORY, *_ON_SQLITE])
+_ON_SQLITE_TOO = [_param(name, "sqlite", pytest.mark.slow) for name in _WITHOUT_TRANSACTIONS]
+on_every_store = pytest.mark.parametrize(
+    "scenario, store", [*_ON_MEMORY, *_WITH_TRANSACTIONS, *_ON_SQLITE_TOO]
+)
 on_one_store = pytest.mark.parametrize("scenario, store", [*_ON_MEMORY, *_WITH_TRANSACTIONS])
 
 

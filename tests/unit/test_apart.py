@@ -30,6 +30,7 @@ def said(program: str) -> str:
     return subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
 
+@pytest.mark.slow
 def test_a_process_and_those_that_it_starts_decide_apart() -> None:
     """Guards: what is imported already is changed, and what will be; and Python's start looks for the variable."""
     begins = "import apart\napart.begin()\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,14 @@ def short(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def parametrise(paths: list[Path]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("path", paths, ids=short)
+@cache
+def text_of(path: Path) -> str:
+    return path.read_text()
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(text_of(path))
 
 
 def sleeps(tree: ast.AST) -> list[int]:
@@ -47,34 +54,45 @@ def sleeps(tree: ast.AST) -> list[int]:
     ]
 
 
-@parametrise(EVERYTHING)
-def test_files_and_classes_are_small(path):
-    text = path.read_text()
-    assert len(text.splitlines()) <= MOST_LINES_OF_A_FILE, "split it by meaning"
-    long_ones = [
-        node.name
-        for node in ast.walk(ast.parse(text))
+# Each test looks at all files: one for each file would be thousands, and to hand those out takes longer than to look.
+
+
+def test_files_and_classes_are_small():
+    long_files = [
+        short(path) for path in EVERYTHING if len(text_of(path).splitlines()) > MOST_LINES_OF_A_FILE
+    ]
+    long_classes = [
+        f"{short(path)}: {node.name}"
+        for path in EVERYTHING
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.ClassDef) and (node.end_lineno or 0) - node.lineno >= MOST_LINES_OF_A_CLASS
     ]
-    assert not long_ones, "split it by meaning"
+    assert not long_files + long_classes, f"split by meaning: {long_files + long_classes}"
 
 
-@parametrise(EVERYTHING)
-def test_names_say_something(path):
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    assert not {part.removeprefix("_") for part in parts} & NAMES_THAT_SAY_NOTHING
+def test_names_say_something():
+    found = [
+        short(path)
+        for path in EVERYTHING
+        if {part.removeprefix("_") for part in path.relative_to(ROOT).with_suffix("").parts}
+        & NAMES_THAT_SAY_NOTHING
+    ]
+    assert not found, found
 
 
-@parametrise(EVERYTHING)
-def test_nothing_is_left_to_do(path):
-    found = [line for line in path.read_text().splitlines() if LEFTOVER.search(line)]
-    assert not found, "open an issue instead"
+def test_nothing_is_left_to_do():
+    found = [
+        f"{short(path)}: {line}"
+        for path in EVERYTHING
+        for line in text_of(path).splitlines()
+        if LEFTOVER.search(line)
+    ]
+    assert not found, f"open an issue instead: {found}"
 
 
-@parametrise(TESTS)
-def test_tests_do_not_sleep(path):
-    lines = sleeps(ast.parse(path.read_text()))
-    assert not lines, f"line {lines}: wait for what should happen, or move the clock"
+def test_tests_do_not_sleep():
+    found = [f"{short(path)}: line {line}" for path in TESTS for line in sleeps(tree_of(path))]
+    assert not found, f"wait for what should happen, or move the clock: {found}"
 
 
 @pytest.mark.parametrize(
@@ -85,9 +103,10 @@ def test_a_sleep_is_seen(source):
     assert sleeps(ast.parse(source))
 
 
-@parametrise([path for path in SOURCE if not path.name.startswith("_") or path.name == "__init__.py"])
-def test_public_modules_have_a_docstring(path):
-    assert ast.get_docstring(ast.parse(path.read_text()))
+def test_public_modules_have_a_docstring():
+    public = [path for path in SOURCE if not path.name.startswith("_") or path.name == "__init__.py"]
+    found = [short(path) for path in public if not ast.get_docstring(tree_of(path))]
+    assert not found, found
 
 
 @pytest.mark.parametrize("command", ["make demo", "make test"])

@@ -9,6 +9,7 @@ dangling is the code's promise: a claim and its allocations are written and dele
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from sqlalchemy.dialects import mysql
 
 from delimiter.model import SCOPE_KINDS
 
-__all__ = ["HEAD", "Tables", "exact"]
+__all__ = ["HEAD", "Tables", "exact", "tables_of"]
 
 #: The revision of :mod:`.migrations` that these tables are.
 HEAD: Final = "0005"
@@ -242,3 +243,13 @@ class Tables:
             sa.Column("scope", exact(255), primary_key=True),
             sa.Column("as_of", sa.BigInteger(), nullable=False),
         )
+
+
+@lru_cache(maxsize=64)
+def tables_of(prefix: str, schema: str | None) -> Tables:
+    """The same tables each time; nobody changes them.
+
+    A statement is compiled once for each engine of SQLAlchemy and each set of tables: whoever opens a store for every
+    request, on an engine that is kept, would have all of them compiled again.
+    """
+    return Tables(prefix=prefix, schema=schema)

@@ -31,7 +31,7 @@ from delimiter.engines.sql.moving import Moving
 from delimiter.engines.sql.projects import Projects
 from delimiter.engines.sql.promises import Promises
 from delimiter.engines.sql.readings import Readings
-from delimiter.engines.sql.schema import Tables
+from delimiter.engines.sql.schema import tables_of
 from delimiter.engines.sql.sums import Sums
 from delimiter.engines.sql.surveys import Surveys
 from delimiter.engines.sql.together import Arrivals, Together
@@ -55,7 +55,7 @@ class Wired(Engine):
 
     def __init__(self, engine: sa.Engine, options: OpenOptions, *, owned: bool) -> None:
         database = database_of(engine.dialect)
-        tables = Tables(prefix=options.table_prefix, schema=options.schema)
+        tables = tables_of(options.table_prefix, options.schema)
         self._options = options
         self._tables = tables
         self._database = database
