@@ -5,20 +5,16 @@ A claim usually goes the short way, whose statement would keep the limits even i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import pytest
-import sqlalchemy as sa
 
 import apart
-from delimiter.conformance.contract import Contract
 from delimiter.conformance.races import RaceContract
 from delimiter.conformance.transaction_races import TransactionRaceContract
 from delimiter.conformance.tree_races import TreeRaceContract
-from delimiter.engine import Engine, OpenOptions, open_engine
+from engines.on_store import OnSQL
 
 
-class Apart(Contract):
+class Apart(OnSQL):
     """The races of new claims: the others go the long way in any case."""
 
     _move_all = RaceContract._move_all
@@ -40,24 +36,9 @@ class Apart(Contract):
     callers = TransactionRaceContract.callers
     test_the_last_units_for_callers = TransactionRaceContract.test_the_last_units_for_callers
 
-    store: str
-    address = ""
-
-    @pytest.fixture
-    def engine(self, emptied_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    @pytest.fixture(autouse=True)
+    def decided_apart(self, monkeypatch: pytest.MonkeyPatch) -> None:
         apart.within(monkeypatch)
-        self.address = emptied_url(self.store)
-        engine = open_engine(self.address, OpenOptions(timeout=60))
-        yield engine
-        engine.close()
-
-    def open_another(self, engine: Engine) -> Engine:
-        another = open_engine(self.address, OpenOptions(timeout=60))
-        another.clock_offset = engine.clock_offset
-        return another
-
-    def database(self, engine: Engine) -> sa.Engine:
-        return sa.create_engine(self.address)
 
 
 @pytest.mark.stores("postgresql")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-import sqlalchemy as sa
 
 from delimiter.conformance import EngineConformance
 from delimiter.engine import Engine, OpenOptions, open_engine
 from delimiter.engines.zookeeper.engine import ZooKeeperEngine
+from engines.on_store import OnSQL, OnStore
 
 
 class TestMemory(EngineConformance):
@@ -20,57 +20,23 @@ class TestMemory(EngineConformance):
         engine.close()
 
 
-class OnStore(EngineConformance):
-    """An engine of a store that has a URL; which one, and how it is empty at each test, the classes below say."""
-
-    address = ""
-
-    @pytest.fixture
-    def engine(self, empty_store: str) -> Iterator[Engine]:
-        self.address = empty_store
-        engine = open_engine(self.address, OpenOptions(timeout=60))
-        yield engine
-        engine.close()
-
-    def open_another(self, engine: Engine) -> Engine:
-        another = open_engine(self.address, OpenOptions(timeout=60))
-        another.clock_offset = engine.clock_offset
-        return another
-
-    def store_url(self, engine: Engine) -> str:
-        return self.address
-
-
-class OnSQL(OnStore):
-    """One engine on three databases: which one is the name of the class below."""
-
-    store: str
-
-    @pytest.fixture
-    def empty_store(self, emptied_url: Callable[[str], str]) -> str:
-        return emptied_url(self.store)
-
-    def database(self, engine: Engine) -> sa.Engine:
-        return sa.create_engine(self.address)
-
-
 @pytest.mark.stores("sqlite")
-class TestSQLite(OnSQL):
+class TestSQLite(OnSQL, EngineConformance):
     store = "sqlite"
 
 
 @pytest.mark.stores("postgresql")
-class TestPostgreSQL(OnSQL):
+class TestPostgreSQL(OnSQL, EngineConformance):
     store = "postgresql"
 
 
 @pytest.mark.stores("mariadb")
-class TestMariaDB(OnSQL):
+class TestMariaDB(OnSQL, EngineConformance):
     store = "mariadb"
 
 
 @pytest.mark.stores("zookeeper")
-class TestZooKeeper(OnStore):
+class TestZooKeeper(OnStore, EngineConformance):
     """A fresh path for each test: on this store that costs less than to empty one."""
 
     machine_examples = 12
