@@ -20,6 +20,7 @@ import pytest
 pytest.register_assert_rewrite("delimiter.conformance")
 
 from delimiter.conformance.adopting import AdoptionContract  # noqa: E402 - asserts must be rewritten first
+from delimiter.conformance.arriving import ArrivalContract  # noqa: E402
 from delimiter.conformance.batches import BatchContract  # noqa: E402
 from delimiter.conformance.capabilities import CapabilityContract  # noqa: E402
 from delimiter.conformance.changes import ChangeContract  # noqa: E402
@@ -67,6 +68,7 @@ class EngineConformance(
     ExplanationContract,
     InputContract,
     BatchContract,
+    ArrivalContract,
     CapabilityContract,
     RaceContract,
     RuleRaceContract,
