@@ -335,6 +335,12 @@ class OpenOptions:
     def __post_init__(self) -> None:
         validation.optional_name(self.schema, "schema")
         validation.text(self.table_prefix, "table_prefix")
+        for name, value in (("schema", self.schema), ("table_prefix", self.table_prefix)):
+            if value is not None and "%" in value:
+                raise InvalidRequest(
+                    f"{name} contains a %, which drivers of databases take for the place of a value;"
+                    f" leave it out of {value!r}"
+                )
 
 
 #: Where the engine for a URL's scheme lives; a module is imported when its first URL is opened. Engines of others

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import doctest
 import math
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from delimiter import InvalidRequest, validation
+import delimiter.aio
+from delimiter import Delimiter, InvalidRequest, validation
 
 
 @pytest.mark.parametrize("value", ["a", "x" * 255, "é☃ with spaces ", "💾" * 255])
@@ -85,8 +88,35 @@ def test_a_floor_is_never_unlimited() -> None:
         validation.floor(-1, "min")
 
 
+@pytest.mark.parametrize(
+    "option, value, complaint",
+    [
+        ("schema", "", "empty"),
+        ("schema", "a\nb", "control character"),
+        ("schema", 7, "string"),
+        ("schema", "50%", "schema contains a %"),
+        ("table_prefix", None, "string"),
+        ("table_prefix", "a\x00", "control character"),
+        ("table_prefix", "x" * 1001, "1001 characters"),
+        ("table_prefix", "50%_", "table_prefix contains a %"),
+        ("table_prefix", "a%(b)s", "table_prefix contains a %"),
+        ("timeout", 0, "above 0"),
+        ("timeout", "10", "seconds"),
+    ],
+)
+@pytest.mark.parametrize("door", [Delimiter, delimiter.aio.Delimiter], ids=["sync", "asyncio"])
+@pytest.mark.parametrize("scheme", ["sqlite", "postgresql+psycopg", "mysql+pymysql", "zookeeper", "memory"])
+def test_bad_options(
+    tmp_path: Path, scheme: str, door: Callable[..., Any], option: str, value: Any, complaint: str
+) -> None:
+    """Before anything is opened. Drivers of servers take a % in a name for the place of a value."""
+    url = f"sqlite:///{tmp_path}/quota.db" if scheme == "sqlite" else f"{scheme}://h1:1/quota"
+    with pytest.raises(InvalidRequest, match=complaint):
+        door(url, **{option: value})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_examples_in_the_docstrings_are_true() -> None:
-    import delimiter.aio
     import delimiter.desk
     import delimiter.hosting
     import delimiter.model
