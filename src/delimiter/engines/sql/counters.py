@@ -20,9 +20,10 @@ from delimiter.engines.sql.databases import Database
 from delimiter.engines.sql.definitions import Definition
 from delimiter.engines.sql.events import Standing
 from delimiter.engines.sql.ground import Ground
+from delimiter.engines.sql.schema import Tables
 from delimiter.engines.sql.ways import Charged, Outdated, Start, Way, way_of
 from delimiter.errors import Conflict
-from delimiter.model import UNLIMITED, Resource, Scope
+from delimiter.model import SCOPE_KINDS, UNLIMITED, Resource, Scope
 from delimiter.refusals import counted_not_claimed
 
 __all__ = ["Counters", "effective", "has_limit", "is_limited"]
@@ -58,6 +59,7 @@ class Counters:
         self._lock = database.locked(by_id)
         self._try_lock = database.locked(by_id, skip_locked=True)
         self._insert = database.insert_ignoring(tables.counters)
+        self._ways_from = _from_some(tables)
         # Cached per number of rows and columns: the text of a statement must not be built at every claim.
         self._add_statement = lru_cache(maxsize=256)(partial(_adding, database, tables.counters))
 
@@ -92,6 +94,16 @@ class Counters:
             self._remember(read)
         return found
 
+    def learn(self, connection: sa.Connection, starts: Collection[Start]) -> None:
+        """Remember the ways of those that have counters, by a read without locks; the others are left out."""
+        missing = {start for start in starts if start not in self._ways}
+        names = {resource for resource, _ in missing}
+        self._definitions.look_again(names)
+        known = {name for name in names if self._definitions.id_if_known(connection, name) is not None}
+        read = self._read_ways(connection, {start for start in missing if start[0] in known})
+        if read and connection.get_transaction() not in _changing(connection):
+            self._remember(read)
+
     def refuse_counted(self, connection: sa.Connection, resources: Iterable[str]) -> None:
         """What is counted from a table of the service is not claimed."""
         for resource in sorted(set(resources)):
@@ -125,36 +137,17 @@ class Counters:
 
     def _read_some_ways(self, connection: sa.Connection, starts: Sequence[Start]) -> dict[Start, Way]:
         """One statement, so that a counter's generation and the counters above it are of the same moment."""
-        by_resource: dict[int, set[tuple[str, str]]] = {}
-        names: dict[int, str] = {}
-        for resource, scope in starts:
-            id = self._definitions.id_of(connection, resource)
-            names[id] = resource
-            by_resource.setdefault(id, set()).add((scope.kind, scope.name))
-        own, total, above, x = self._table.c, self._table.alias(), self._table.alias(), self._ancestors.c
-        wanted = (
-            sa.and_(own.resource_id == id, own.kind == kind, own.scope == scope)
-            for id, scopes in sorted(by_resource.items())
-            for kind, scope in sorted(scopes)
-        )
-        is_total = sa.and_(
-            total.c.resource_id == own.resource_id, total.c.kind == "total", total.c.scope == ""
-        )
-        is_above = sa.and_(
-            above.c.resource_id == own.resource_id, above.c.kind == "project", above.c.scope == x.ancestor
-        )
-        joined = (
-            self._table.outerjoin(total, is_total)
-            .outerjoin(self._ancestors, sa.and_(own.kind == "project", x.project == own.scope))
-            .outerjoin(above, sa.and_(is_above, has_limit(above)))
-        )
-        columns = [own.id, own.resource_id, own.kind, own.scope, own.generation]
-        statement = sa.select(
-            *columns, total.c.id.label("total"), x.distance, above.c.id.label("above")
-        ).select_from(joined)
+        names = {self._definitions.id_of(connection, resource): resource for resource, _ in starts}
+        values: dict[str, list[Any]] = {kind: [] for kind in SCOPE_KINDS}
+        for scope in {scope for _, scope in starts}:
+            values[scope.kind].append(scope.name)
+        values = {kind: sorted(scopes) for kind, scopes in values.items()} | {"resources": sorted(names)}
+        wanted = set(starts)
         rows: dict[Start, list[Any]] = {}
-        for row in connection.execute(statement.where(sa.or_(*wanted))):
-            rows.setdefault((names[row.resource_id], Scope(row.kind, row.scope)), []).append(row)
+        for row in connection.execute(self._ways_from, values):
+            start = names[row.resource_id], Scope(row.kind, row.scope)
+            if start in wanted:
+                rows.setdefault(start, []).append(row)
         return {start: way_of(found) for start, found in rows.items()}
 
     def _make(self, connection: sa.Connection, starts: Iterable[Start]) -> None:
@@ -334,6 +327,36 @@ def _changing(connection: sa.Connection) -> WeakSet[Any]:
     """
     transactions: WeakSet[Any] = connection.info.setdefault("delimiter_changing", WeakSet())
     return transactions
+
+
+def _from_some(tables: Tables) -> sa.Select[Any]:
+    """Some counters of some resources, each with the numbers of those above it that have a limit."""
+    own, total, above, x = (
+        tables.counters,
+        tables.counters.alias(),
+        tables.counters.alias(),
+        tables.ancestors.c,
+    )
+    is_total = sa.and_(total.c.resource_id == own.c.resource_id, total.c.kind == "total", total.c.scope == "")
+    is_above = sa.and_(
+        above.c.resource_id == own.c.resource_id, above.c.kind == "project", above.c.scope == x.ancestor
+    )
+    joined = (
+        own.outerjoin(total, is_total)
+        .outerjoin(tables.ancestors, sa.and_(own.c.kind == "project", x.project == own.c.scope))
+        .outerjoin(above, sa.and_(is_above, has_limit(above)))
+    )
+    of_resources = own.c.resource_id.in_(sa.bindparam("resources", expanding=True))
+    wanted = (
+        sa.and_(of_resources, own.c.kind == kind, own.c.scope.in_(sa.bindparam(kind, expanding=True)))
+        for kind in SCOPE_KINDS
+    )
+    columns = [own.c.id, own.c.resource_id, own.c.kind, own.c.scope, own.c.generation]
+    return (
+        sa.select(*columns, total.c.id.label("total"), x.distance, above.c.id.label("above"))
+        .select_from(joined)
+        .where(sa.or_(*wanted))
+    )
 
 
 def out_of_order() -> Conflict:

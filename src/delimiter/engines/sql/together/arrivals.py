@@ -89,7 +89,7 @@ class Arrivals:
 
     def _decide(self, changes: Sequence[Change], answers: dict[int, Answer]) -> None:
         until = time.monotonic() + _HELD_UP * self._transactions.timeout
-        batch = self._together.gathering.gather(changes)
+        batch = self._gather(changes)
         if not self._full.isdisjoint(batch.charges):
             self._refuse(
                 changes, [number for number in batch.lists if self._may_be_full(changes[number])], answers
@@ -101,6 +101,16 @@ class Arrivals:
             if left.lists and len(left.lists) < len(batch.lists):
                 self._make(changes, left, answers, until)
         self._decide_exactly(changes, answers, until)
+
+    def _gather(self, changes: Sequence[Change]) -> Batch:
+        """Ways that are not remembered are read first, for all who came together, and without locks."""
+        batch = self._together.gathering.gather(changes)
+        unknown = self._together.gathering.unknown(changes) if len(batch.lists) < len(changes) else ()
+        if not unknown:
+            return batch
+        with self._transactions.reading() as reading:
+            self._counters.learn(reading, unknown)
+        return self._together.gathering.gather(changes)
 
     # -- by one statement ---------------------------------------------------------------------------------------
 

@@ -91,6 +91,19 @@ class Gathering:
         batch.charges = dict(sorted(batch.charges.items()))
         return batch
 
+    def unknown(self, changes: Iterable[Change]) -> set[Start]:
+        """Where ways begin that are not remembered, of new claims that hang on nothing."""
+        return {
+            (resource, scope)
+            for change in changes
+            if isinstance(change, Admit) and not change.existing
+            for claim in change.claims
+            if claim.parent is None
+            for resource in claim.resources
+            for scope in Scope.owned(claim.project, claim.user)
+            if self._counters.remembered((resource, scope)) is None
+        }
+
     def charged(self, claims: Iterable[NewClaim]) -> tuple[dict[Start, Way], dict[int, int]] | None:
         """The ways of one change's claims, and how much more is used of each counter, if they are remembered."""
         ways: dict[Start, Way] = {}
