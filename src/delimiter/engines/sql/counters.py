@@ -7,7 +7,7 @@ counters it begins at. Limits are not remembered at all; they stand on the locke
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from functools import lru_cache, partial
 from typing import Any, Final
 from weakref import WeakSet
@@ -20,16 +20,12 @@ from delimiter.engines.sql.databases import Database
 from delimiter.engines.sql.definitions import Definition
 from delimiter.engines.sql.events import Standing
 from delimiter.engines.sql.ground import Ground
-from delimiter.engines.sql.schema import Tables
-from delimiter.engines.sql.ways import Charged, Outdated, Start, Way, way_of
+from delimiter.engines.sql.ways import Charged, Outdated, Start, Way, WayReader
 from delimiter.errors import Conflict
-from delimiter.model import SCOPE_KINDS, UNLIMITED, Resource, Scope
+from delimiter.model import UNLIMITED, Resource, Scope
 from delimiter.refusals import counted_not_claimed
 
-__all__ = ["Counters", "effective", "has_limit", "is_limited"]
-
-#: Ways read by one statement: each is a term of its WHERE, of which SQLite takes no more than a thousand.
-_STARTS: Final = 200
+__all__ = ["Counters", "effective", "is_limited"]
 
 #: Ways remembered; beyond that all are forgotten and found again.
 _MOST_REMEMBERED: Final = 100_000
@@ -59,7 +55,7 @@ class Counters:
         self._lock = database.locked(by_id)
         self._try_lock = database.locked(by_id, skip_locked=True)
         self._insert = database.insert_ignoring(tables.counters)
-        self._ways_from = _from_some(tables)
+        self._reader = WayReader(tables, ground.definitions, ground.projects)
         # Cached per number of rows and columns: the text of a statement must not be built at every claim.
         self._add_statement = lru_cache(maxsize=256)(partial(_adding, database, tables.counters))
 
@@ -77,8 +73,7 @@ class Counters:
         missing = wanted - found.keys()
         if not missing:
             return found
-        self._definitions.look_again({resource for resource, _ in missing})  # is one of them counted by now?
-        read = self._read_ways(connection, missing)
+        read = self._read(connection, missing)
         found.update(read)
         unmade = missing - read.keys()
         if unmade:
@@ -87,7 +82,7 @@ class Counters:
             self.change_in(connection)
             self._make(connection, unmade)
             # All of them again: the definitions are locked only now, and a way read before may be old already.
-            found.update(self._read_ways(connection, missing))
+            found.update(self._reader.read(connection, missing))
             if missing - found.keys():
                 raise Outdated  # made, and not to be seen: a snapshot from before
         elif connection.get_transaction() not in _changing(connection):
@@ -96,13 +91,19 @@ class Counters:
 
     def learn(self, connection: sa.Connection, starts: Collection[Start]) -> None:
         """Remember the ways of those that have counters, by a read without locks; the others are left out."""
-        missing = {start for start in starts if start not in self._ways}
-        names = {resource for resource, _ in missing}
-        self._definitions.look_again(names)
+        names = {resource for resource, _ in starts}
         known = {name for name in names if self._definitions.id_if_known(connection, name) is not None}
-        read = self._read_ways(connection, {start for start in missing if start[0] in known})
+        read = self._read(connection, {start for start in starts if start[0] in known})
         if read and connection.get_transaction() not in _changing(connection):
+            for name in known:
+                self._definitions.id_of(connection, name)
             self._remember(read)
+
+    def _read(self, connection: sa.Connection, starts: Collection[Start]) -> dict[Start, Way]:
+        read = self._reader.read(connection, starts)
+        # Is one of them counted by now? Not before: whoever begins to count raises the generations that were read.
+        self._definitions.look_again({resource for resource, _ in starts})
+        return read
 
     def refuse_counted(self, connection: sa.Connection, resources: Iterable[str]) -> None:
         """What is counted from a table of the service is not claimed."""
@@ -118,7 +119,8 @@ class Counters:
         return self._ways.get(start)
 
     def _remember(self, ways: Mapping[Start, Way]) -> None:
-        self.epoch += 1
+        if any(self._ways.get(start, way) != way for start, way in ways.items()):
+            self.epoch += 1
         if len(self._ways) > _MOST_REMEMBERED:
             self._ways.clear()
         self._ways.update(ways)
@@ -128,27 +130,6 @@ class Counters:
         for start in starts:
             self._ways.pop(start, None)
         self._definitions.look_again({resource for resource, _ in starts})
-
-    def _read_ways(self, connection: sa.Connection, starts: Iterable[Start]) -> dict[Start, Way]:
-        found: dict[Start, Way] = {}
-        for part in chunks(sorted(starts), _STARTS):
-            found.update(self._read_some_ways(connection, part))
-        return found
-
-    def _read_some_ways(self, connection: sa.Connection, starts: Sequence[Start]) -> dict[Start, Way]:
-        """One statement, so that a counter's generation and the counters above it are of the same moment."""
-        names = {self._definitions.id_of(connection, resource): resource for resource, _ in starts}
-        values: dict[str, list[Any]] = {kind: [] for kind in SCOPE_KINDS}
-        for scope in {scope for _, scope in starts}:
-            values[scope.kind].append(scope.name)
-        values = {kind: sorted(scopes) for kind, scopes in values.items()} | {"resources": sorted(names)}
-        wanted = set(starts)
-        rows: dict[Start, list[Any]] = {}
-        for row in connection.execute(self._ways_from, values):
-            start = names[row.resource_id], Scope(row.kind, row.scope)
-            if start in wanted:
-                rows.setdefault(start, []).append(row)
-        return {start: way_of(found) for start, found in rows.items()}
 
     def _make(self, connection: sa.Connection, starts: Iterable[Start]) -> None:
         """The first claim of a scope makes its counter, from limits and a tree that nobody changes meanwhile.
@@ -182,7 +163,7 @@ class Counters:
 
     def _unmade(self, connection: sa.Connection, starts: Iterable[Start]) -> set[Start]:
         wanted = set(starts)
-        return wanted - self._read_ways(connection, wanted).keys() if wanted else wanted
+        return wanted - self._reader.read(connection, wanted).keys() if wanted else wanted
 
     def bounds(
         self, connection: sa.Connection, definitions: Mapping[str, Definition], starts: Iterable[Start]
@@ -329,36 +310,6 @@ def _changing(connection: sa.Connection) -> WeakSet[Any]:
     return transactions
 
 
-def _from_some(tables: Tables) -> sa.Select[Any]:
-    """Some counters of some resources, each with the numbers of those above it that have a limit."""
-    own, total, above, x = (
-        tables.counters,
-        tables.counters.alias(),
-        tables.counters.alias(),
-        tables.ancestors.c,
-    )
-    is_total = sa.and_(total.c.resource_id == own.c.resource_id, total.c.kind == "total", total.c.scope == "")
-    is_above = sa.and_(
-        above.c.resource_id == own.c.resource_id, above.c.kind == "project", above.c.scope == x.ancestor
-    )
-    joined = (
-        own.outerjoin(total, is_total)
-        .outerjoin(tables.ancestors, sa.and_(own.c.kind == "project", x.project == own.c.scope))
-        .outerjoin(above, sa.and_(is_above, has_limit(above)))
-    )
-    of_resources = own.c.resource_id.in_(sa.bindparam("resources", expanding=True))
-    wanted = (
-        sa.and_(of_resources, own.c.kind == kind, own.c.scope.in_(sa.bindparam(kind, expanding=True)))
-        for kind in SCOPE_KINDS
-    )
-    columns = [own.c.id, own.c.resource_id, own.c.kind, own.c.scope, own.c.generation]
-    return (
-        sa.select(*columns, total.c.id.label("total"), x.distance, above.c.id.label("above"))
-        .select_from(joined)
-        .where(sa.or_(*wanted))
-    )
-
-
 def out_of_order() -> Conflict:
     return Conflict("limits or projects have changed since the transaction began; start it anew")
 
@@ -366,11 +317,6 @@ def out_of_order() -> Conflict:
 def is_limited(maximum: int, minimum: int) -> bool:
     """Whether a project must be charged for those below it: a maximum or a floor has to be watched there."""
     return maximum != UNLIMITED or minimum > 0
-
-
-def has_limit(counters: sa.FromClause) -> sa.ColumnElement[bool]:
-    """The same as SQL, of counters."""
-    return sa.or_(counters.c.maximum != UNLIMITED, counters.c.minimum > 0)
 
 
 def effective(resource: Resource, scope: Scope, own: Any | None) -> tuple[int, int]:

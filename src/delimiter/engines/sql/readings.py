@@ -14,12 +14,12 @@ import sqlalchemy as sa
 from delimiter.engine import ClaimQuery
 from delimiter.engines.ledger import over_limit
 from delimiter.engines.sql.claims import Claims
-from delimiter.engines.sql.counters import has_limit
 from delimiter.engines.sql.counts import Counts
 from delimiter.engines.sql.events import Standing
 from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.projects import within
 from delimiter.engines.sql.sums import halves, whole
+from delimiter.engines.sql.ways import has_limit
 from delimiter.model import (
     LIVE_STATES,
     SCOPE_KINDS,

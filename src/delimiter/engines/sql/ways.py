@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from delimiter.engines.records import Counter
-from delimiter.model import Scope
+import sqlalchemy as sa
 
-__all__ = ["Charged", "Outdated", "Start", "Way", "way_of"]
+from delimiter.engines.records import Counter
+from delimiter.engines.sql.chunking import chunks
+from delimiter.engines.sql.definitions import Definitions
+from delimiter.engines.sql.projects import Projects
+from delimiter.engines.sql.schema import Tables
+from delimiter.model import SCOPE_KINDS, UNLIMITED, Scope
+
+__all__ = ["Charged", "Outdated", "Start", "Way", "WayReader", "has_limit"]
 
 #: Where a way begins: a resource, and the project or user that is charged first.
 Start: TypeAlias = tuple[str, Scope]
@@ -45,15 +51,86 @@ class Way:
         yield self.own, self.level
 
 
-def way_of(rows: Sequence[Any]) -> Way:
-    """Of the rows of one counter: one for each of its ancestors, limited or not."""
-    first = rows[0]
-    depth = sum(row.distance is not None for row in rows)
-    above = sorted((depth - row.distance, row.above) for row in rows if row.above is not None)
-    total = () if first.total is None else ((first.total, 0),)
-    return Way(
-        first.id, first.generation, depth, (*total, *((id, level) for level, id in above)), first.total
-    )
+class WayReader:
+    """Reads ways without locks, for many starts at once."""
+
+    def __init__(self, tables: Tables, definitions: Definitions, projects: Projects) -> None:
+        self._definitions = definitions
+        self._projects = projects
+        c = tables.counters.c
+        of_resources = c.resource_id.in_(sa.bindparam("resources", expanding=True))
+        own = sa.select(c.id, c.resource_id, c.kind, c.scope, c.generation)
+        self._own = {
+            kind: own.where(of_resources, c.kind == kind, c.scope.in_(sa.bindparam("names", expanding=True)))
+            for kind in SCOPE_KINDS
+        }
+        self._totals = sa.select(c.id, c.resource_id).where(of_resources, c.kind == "total", c.scope == "")
+        self._limited = self._own["project"].where(has_limit(tables.counters))
+
+    def read(self, connection: sa.Connection, starts: Collection[Start]) -> dict[Start, Way]:
+        """The ways of those starts that have counters.
+
+        Generations are read first. What changes a way raises the generations it bears on in the same transaction, so
+        one that comes in between is found out when the counter is locked; and statements without a join stay cheap
+        however many ask at once.
+        """
+        if not starts:
+            return {}
+        names = {self._definitions.id_of(connection, resource): resource for resource, _ in starts}
+        resources = sorted(names)
+        own: dict[Start, Any] = {}
+        for kind in {scope.kind for _, scope in starts}:
+            scopes = sorted({scope.name for _, scope in starts if scope.kind == kind})
+            for row in self._rows(connection, self._own[kind], resources, scopes):
+                own[names[row.resource_id], Scope(kind, row.scope)] = row
+        own = {start: own[start] for start in starts if start in own}
+        totals = {
+            names[row.resource_id]: row.id
+            for row in connection.execute(self._totals, {"resources": resources})
+        }
+        projects = [scope.name for _, scope in own if scope.kind == "project"]
+        ancestors = self._projects.above(connection, projects)
+        limited: dict[tuple[str, str], int] = {}
+        for row in self._rows(
+            connection,
+            self._limited,
+            resources,
+            sorted({name for above in ancestors.values() for name in above}),
+        ):
+            limited[names[row.resource_id], row.scope] = row.id
+        return {
+            (resource, scope): _way(
+                row,
+                totals.get(resource),
+                [limited.get((resource, name)) for name in ancestors.get(scope.name, ())]
+                if scope.kind == "project"
+                else (),
+            )
+            for (resource, scope), row in own.items()
+        }
+
+    def _rows(
+        self,
+        connection: sa.Connection,
+        statement: sa.Select[Any],
+        resources: Sequence[int],
+        names: Sequence[str],
+    ) -> Iterator[Any]:
+        for part in chunks(names):
+            yield from connection.execute(statement, {"resources": resources, "names": part})
+
+
+def _way(own: Any, total: int | None, above: Sequence[int | None]) -> Way:
+    """``above``: a counter, if there is a limited one, of each of the ancestors, the parent first."""
+    depth = len(above)
+    levels = [(id, depth - distance) for distance, id in enumerate(above, start=1) if id is not None]
+    totals = () if total is None else ((total, 0),)
+    return Way(own.id, own.generation, depth, (*totals, *reversed(levels)), total)
+
+
+def has_limit(counters: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Whether a project's counter is charged for those below it: a maximum or a floor has to be watched there."""
+    return sa.or_(counters.c.maximum != UNLIMITED, counters.c.minimum > 0)
 
 
 class Charged:
