@@ -62,6 +62,8 @@ class Database:
     exactly: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]] | None = None
     #: READ COMMITTED must be asked for: the default is higher, or unknown.
     isolation: str | None = "READ COMMITTED"
+    #: Asks for the level of a statement outside any transaction, where a batch can be one.
+    default_isolation: str | None = None
     #: The drivers do not notice that a server is cut off.
     silent_drivers: bool = False
     #: How each driver that is known well is told to bound its waits, for locks and for the connection (seconds); other
@@ -202,6 +204,7 @@ _POSTGRESQL: Final = Database(
     insert_ignoring=lambda table: postgresql.insert(table).on_conflict_do_nothing(),
     no_key_update=True,
     notifies=True,
+    default_isolation="SHOW default_transaction_isolation",
     collation="default",
     connect_args=dict.fromkeys(("psycopg", "psycopg_async"), _psycopg_arguments),
     bound_waits="SET LOCAL lock_timeout = {milliseconds}",

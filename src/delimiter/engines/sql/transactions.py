@@ -54,6 +54,7 @@ class Transactions:
         self._writers = None if on_loop or self.database.row_locks else threading.Lock()
         #: Writes nothing, but takes SQLite's write lock.
         self._no_op = no_op
+        self._reads_committed: bool | None = None
 
     @contextmanager
     def own(self, *, patience: float | None = None) -> Iterator[sa.Connection]:
@@ -69,6 +70,29 @@ class Transactions:
                 connection.commit()
             except SQLAlchemyError as error:
                 raise self._translated(error, committing=True) from error
+
+    @contextmanager
+    def at_once(self) -> Iterator[sa.Connection]:
+        """A connection on which every statement is a transaction of its own, at READ COMMITTED.
+
+        It takes no other round trip; but a connection that is lost meanwhile leaves in doubt whether it was committed.
+        """
+        with self._connected(isolation="AUTOCOMMIT") as connection:
+            try:
+                yield connection
+            except SQLAlchemyError as error:
+                raise self._translated(error, at_once=True) from error
+
+    def can_at_once(self) -> bool:
+        """Whether :meth:`at_once` is there, and at READ COMMITTED: the level is the server's or the role's default."""
+        if self._reads_committed is None:
+            if self.database.default_isolation is None:
+                self._reads_committed = False
+            else:
+                with self.reading() as reading:
+                    level = reading.exec_driver_sql(self.database.default_isolation).scalar_one()
+                self._reads_committed = level.upper() == self.database.isolation
+        return self._reads_committed
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -135,12 +159,13 @@ class Transactions:
             self._engine.dispose()
 
     @contextmanager
-    def _connected(self) -> Iterator[sa.Connection]:
+    def _connected(self, isolation: str | None = None) -> Iterator[sa.Connection]:
+        isolation = isolation or self.database.isolation
         self._notice_fork()
         with self.translating():
             connection = self._engine.connect()
-            if self._default_level() != self.database.isolation:
-                connection = connection.execution_options(isolation_level=self.database.isolation)
+            if self._default_level() != isolation:
+                connection = connection.execution_options(isolation_level=isolation)
         try:
             with self.translating():
                 self.galera.catch_up(connection, ours=self.owned)
@@ -255,7 +280,9 @@ class Transactions:
         except UnicodeError as error:  # the driver could not encode a name for this connection
             raise InvalidRequest("the connection cannot carry this text; it should use UTF-8") from error
 
-    def _translated(self, error: SQLAlchemyError, *, committing: bool = False) -> DelimiterError:
+    def _translated(
+        self, error: SQLAlchemyError, *, committing: bool = False, at_once: bool = False
+    ) -> DelimiterError:
         if isinstance(error, PendingRollbackError):
             return Conflict("the caller's transaction has failed before; roll back and start anew")
         if isinstance(error, ResourceClosedError):
@@ -292,7 +319,9 @@ class Transactions:
             case None:
                 pass
         passing = self.database.remote and isinstance(error, OperationalError | InterfaceError)
-        return StoreUnavailable(f"the store is not available: {text}", retryable=passing)
+        return StoreUnavailable(
+            f"the store is not available: {text}", in_doubt=at_once and passing, retryable=passing
+        )
 
     def _fault(self, error: DBAPIError) -> Fault | None:
         if error.connection_invalidated or error.orig is None:

@@ -77,7 +77,7 @@ class Wired(Engine):
         counters, sums = Counters(ground), Sums(tables)
         self._expiry = Expiry(ground, self._claims, writer, counters)
         self._changes = Changes(self._claims, writer, counters, self._expiry)
-        self._together = together = Together(ground, counters)
+        self._together = together = Together(ground, counters, self._transactions)
         self._arrivals = Arrivals(
             self._transactions, self._in_own, together, self._changes, self._claims, counters, locks
         )

@@ -119,15 +119,11 @@ class Arrivals:
     ) -> bool:
         """Make all of them, or none. Whether what was in the way is that something does not fit."""
         several = len(changes) > 1
-
-        def step(own: sa.Connection) -> tuple[dict[int, Answer], bool]:
-            made, locked = self._together.make(own, batch, patience=self.patience if several else None)
-            if not made:
-                own.rollback()
-            return made, locked
-
+        likely = self._full.isdisjoint(batch.charges)
         try:
-            made, locked = self._in_own(step)
+            made, locked = self._together.make(
+                batch, patience=self.patience if several else None, likely=likely
+            )
         except Conflict as conflict:
             if not several or not self._transactions.waited_in_vain(conflict):
                 raise

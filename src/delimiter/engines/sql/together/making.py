@@ -18,6 +18,7 @@ from delimiter.engines.sql.together.mariadb import MariaDBWriter
 from delimiter.engines.sql.together.postgresql import PostgreSQLWriter
 from delimiter.engines.sql.together.sqlite import SQLiteWriter
 from delimiter.engines.sql.together.writer import BatchWriter
+from delimiter.engines.sql.transactions import Transactions
 from delimiter.model import Claim
 
 __all__ = ["Left", "Together"]
@@ -32,18 +33,29 @@ _WRITERS: dict[str, type[BatchWriter]] = {
 class Together:
     """Makes batches of new claims on one store."""
 
-    def __init__(self, ground: Ground, counters: Counters) -> None:
+    def __init__(self, ground: Ground, counters: Counters, transactions: Transactions) -> None:
+        self._transactions = transactions
         self.gathering: Final = Gathering(ground.definitions, counters)
         self._writer = _WRITERS[ground.database.name](ground)
 
     def make(
-        self, connection: sa.Connection, batch: Batch, *, patience: float | None = None
+        self, batch: Batch, *, patience: float | None = None, likely: bool = True
     ) -> tuple[dict[int, Answer], bool]:
-        """The answers, by the number of the change, if all of them were made.
+        """The answers, by the number of the change, if all of them were made, in a transaction of their own.
 
-        None at all: something was not as expected; roll back. Whether it was that something did not fit comes second.
+        None at all: something was not as expected. Whether it was that something did not fit comes second. ``likely``:
+        nobody has found that they do not fit; the shortest way leaves an error in the server's log if they do not.
         """
-        written = self._writer.write(connection, batch, patience=patience)
+        if likely and self._transactions.can_at_once():
+            if not self._transactions.owned:  # connections of our own wait no longer than a call may take
+                patience = patience or self._transactions.timeout
+            with self._transactions.at_once() as connection:
+                written = self._writer.write_at_once(connection, batch, patience=patience)
+        else:
+            with self._transactions.own() as own:
+                written = self._writer.write(own, batch, patience=patience)
+                if not written.admitted:
+                    own.rollback()
         return (_answers(batch, written.times) if written.admitted else {}), written.locked
 
     def make_joined(self, connection: sa.Connection, changes: Sequence[Change]) -> list[Answer] | Left:

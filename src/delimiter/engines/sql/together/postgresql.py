@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -25,6 +25,26 @@ _CLAIMS: Final = {
 }
 _CHARGES: Final = ("used", "reserved", "used_below", "reserved_below", "generation")
 
+_TIMES: Final = (
+    "(SELECT CAST(json_object_agg(claim_id, expires_at) AS text) FROM placed WHERE expires_at IS NOT NULL)"
+)
+
+#: What a transaction is told that goes on from what was left in it.
+_OR_LEFT: Final = f"""SELECT decided.admitted, {_TIMES},
+  CASE WHEN decided.admitted THEN NULL ELSE (SELECT CAST(json_object_agg(claim_id, id) AS text) FROM placed) END,
+  CASE WHEN decided.admitted THEN NULL ELSE (SELECT min(created_at) FROM placed) END
+FROM decided
+"""  # noqa: S608 - our own names
+
+#: The only error that carries words without a function of ours in the database: of something that is no number.
+_NOT_PLACED: Final = "Delimiter decides again: an id is known (no fault)"
+_NO_ROOM: Final = "Delimiter decides again: not all have room (no fault)"
+_AT_ONCE: Final = f"""SELECT CAST(CASE WHEN decided.admitted THEN '1'
+  WHEN (SELECT count(*) FROM placed) = CAST(:claims AS bigint) THEN '{_NO_ROOM}' ELSE '{_NOT_PLACED}' END AS bigint),
+  {_TIMES}
+FROM decided
+"""  # noqa: S608 - our own words
+
 
 class PostgreSQLWriter(BatchWriter):
     """The values come as arrays. Nothing of ``locked`` is read before all of ``placed`` is written: it needs the count.
@@ -34,18 +54,46 @@ class PostgreSQLWriter(BatchWriter):
 
     def __init__(self, ground: Ground) -> None:
         super().__init__(ground)
-        #: By patience.
-        self._statements: dict[float | None, sa.TextClause] = {}
+        #: By patience, and whether they are transactions of their own.
+        self._statements: dict[tuple[float | None, bool], sa.TextClause] = {}
 
     def write(
         self, connection: sa.Connection, batch: Batch, *, joined: bool = False, patience: float | None = None
     ) -> Written:
-        statement = self._statements.get(patience)
+        statement = self._statement(connection, patience, at_once=False)
+        admitted, times, placed, now = connection.execute(statement, self._values(batch)).one()
+        if admitted:
+            return Written(admitted=True, times=_read(times))
+        rows = _read(placed)
+        return Written(admitted=False, placed=rows, locked=len(rows) == len(batch.claims), now=now)
+
+    def write_at_once(
+        self, connection: sa.Connection, batch: Batch, *, patience: float | None = None
+    ) -> Written:
+        """What cannot stay must fail: nothing else takes back what a statement outside transactions has done."""
+        statement = self._statement(connection, patience, at_once=True)
+        try:
+            _, times = connection.execute(statement, self._values(batch)).one()
+        except sa.exc.DBAPIError as error:
+            text = str(error.orig)
+            if _NOT_PLACED in text or _NO_ROOM in text:
+                return Written(admitted=False, locked=_NO_ROOM in text)
+            raise
+        return Written(admitted=True, times=_read(times))
+
+    def _statement(
+        self, connection: sa.Connection, patience: float | None, *, at_once: bool
+    ) -> sa.TextClause:
+        statement = self._statements.get((patience, at_once))
         if statement is None:
-            statement = self._statements[patience] = sa.text(self._build(connection, patience))
+            statement = sa.text(self._build(connection, patience) + (_AT_ONCE if at_once else _OR_LEFT))
+            self._statements[patience, at_once] = statement
+        return statement
+
+    def _values(self, batch: Batch) -> dict[str, Any]:
         claims, charges = batch.claims, batch.charges.values()
         places = {claim.id: number for number, claim in enumerate(claims, start=1)}
-        values = {
+        return {
             "ids": _texts(claim.id for claim in claims),
             "projects": _texts(claim.project for claim in claims),
             "users": _texts(claim.user for claim in claims),
@@ -61,11 +109,6 @@ class PostgreSQLWriter(BatchWriter):
             "counters": len(charges),
             "offset": self._clock.offset,
         }
-        admitted, times, placed, now = connection.execute(statement, values).one()
-        if admitted:
-            return Written(admitted=True, times=_read(times))
-        rows = _read(placed)
-        return Written(admitted=False, placed=rows, locked=len(rows) == len(claims), now=now)
 
     def _build(self, connection: sa.Connection, patience: float | None) -> str:
         names = {name: text.replace(":", "\\:") for name, text in self._names(connection).items()}
@@ -106,11 +149,6 @@ WITH asked AS MATERIALIZED (
        AS n(place, resource, amount)
   JOIN asked a ON a.place = n.place, decided WHERE decided.admitted
 )
-SELECT decided.admitted,
-       (SELECT CAST(json_object_agg(claim_id, expires_at) AS text) FROM placed WHERE expires_at IS NOT NULL),
-       CASE WHEN decided.admitted THEN NULL ELSE (SELECT CAST(json_object_agg(claim_id, id) AS text) FROM placed) END,
-       CASE WHEN decided.admitted THEN NULL ELSE (SELECT min(created_at) FROM placed) END
-FROM decided
 """  # noqa: S608 - our own names
 
 

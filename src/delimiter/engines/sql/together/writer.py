@@ -54,6 +54,12 @@ class BatchWriter(ABC):
         database takes for the shortest time.
         """
 
+    def write_at_once(
+        self, connection: sa.Connection, batch: Batch, *, patience: float | None = None
+    ) -> Written:
+        """The same as a transaction of its own: all of it is committed, or nothing."""
+        raise NotImplementedError
+
     def _names(self, connection: sa.Connection) -> dict[str, str]:
         """The tables' names as this dialect writes them."""
         named = connection.dialect.identifier_preparer.format_table
