@@ -8,7 +8,8 @@ import socket
 import threading
 from typing import Final
 
-COMMIT: Final = re.compile(rb"COMMIT(?!TED)")  # not READ COMMITTED
+#: Not READ COMMITTED; and words of a statement that commits by itself.
+COMMIT: Final = re.compile(rb"COMMIT(?!TED)|Delimiter decides again")
 
 #: A request to ZooKeeper that is a multi: type 14, behind the packet's length and the request's own number.
 ZOOKEEPER_MULTI: Final = re.compile(rb"\A.{8}\x00\x00\x00\x0e", re.DOTALL)

@@ -32,12 +32,14 @@ from delimiter import validation
 from delimiter.engine import OpenOptions, open_engine
 from delimiter.errors import InvalidRequest
 from delimiter.quota import Delimiter as _Delimiter
+from delimiter.quota import claims_of
 from delimiter.subscription import AsyncSubscription
 from delimiter.watching import sequence
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from delimiter.changes import Change
     from delimiter.model import CallersConnection, Claim, Event
     from delimiter.source import LimitSource, ProjectSource
 
@@ -64,6 +66,51 @@ def _awaited(
 
     call.__doc__ = f"As :meth:`delimiter.Delimiter.{method.__name__}`, awaited."
     return cast("Callable[Concatenate[Delimiter, P], Coroutine[Any, Any, R]]", call)
+
+
+def _decided(
+    method: Callable[Concatenate[_Delimiter, P], R],
+) -> Callable[Concatenate[Delimiter, P], Coroutine[Any, Any, R]]:
+    """The same for a method that does no more than to hand over a change: it can wait without a greenlet."""
+    awaited = _awaited(method)
+
+    @functools.wraps(method)
+    async def call(self: Delimiter, *args: P.args, **kwargs: P.kwargs) -> R:
+        desk = self._desk
+        if desk is None or not self._prepared or kwargs.get("connection") is not None:
+            return await awaited(self, *args, **kwargs)
+        return await cast("Coroutine[Any, Any, R]", method(desk, *args, **kwargs))
+
+    call.__doc__ = awaited.__doc__
+    return cast("Callable[Concatenate[Delimiter, P], Coroutine[Any, Any, R]]", call)
+
+
+class _DeskOnLoop(_Delimiter):
+    """The same desk, where a change is decided by a coroutine, which a method returns as if it were the answer.
+
+    Most callers only wait for whoever leads their batch; a greenlet for each would cost more than all the rest.
+    """
+
+    def __init__(self, quota: _Delimiter) -> None:
+        self.__dict__ = quota.__dict__
+
+    def _apply(
+        self,
+        change: Change,
+        connection: CallersConnection | None,
+        *,
+        claim_id: str,
+        told: Callable[[tuple[Claim, ...]], R],
+    ) -> R:
+        return cast("R", self._decide(change, claim_id, told))
+
+    async def _decide(self, change: Change, claim_id: str, told: Callable[[tuple[Claim, ...]], R]) -> R:
+        combiner, timeout = self._combiner, self._timeout
+        waiting = combiner.join(change)
+        if waiting is not None and (answer := await combiner.waited(waiting, timeout)) is not None:
+            return told(claims_of(answer))
+        call = combiner.caller(change, timeout, waiting)
+        return told(claims_of(await greenlet_spawn(self._run, call, claim_id=claim_id)))
 
 
 def _iterated(
@@ -108,6 +155,8 @@ class Delimiter:
         self._engine = engine
         self._on_loop = engine.asynchronous
         self._quota = _Delimiter(engine, limits=limits, projects=projects, timeout=seconds)
+        fresh = limits is None and projects is None  # else each call may have to ask a source first
+        self._desk = _DeskOnLoop(self._quota) if self._on_loop and fresh else None
         self._threads: ThreadPoolExecutor | None = None
         self._preparing = asyncio.Lock()
         self._prepared = False
@@ -132,14 +181,14 @@ class Delimiter:
     explain = _awaited(_Delimiter.explain)
     events = _iterated(_Delimiter.events)
     last_event = _awaited(_Delimiter.last_event)
-    claim = _awaited(_Delimiter.claim)
-    reserve = _awaited(_Delimiter.reserve)
-    claim_all = _awaited(_Delimiter.claim_all)
-    provision = _awaited(_Delimiter.provision)
+    claim = _decided(_Delimiter.claim)
+    reserve = _decided(_Delimiter.reserve)
+    claim_all = _decided(_Delimiter.claim_all)
+    provision = _decided(_Delimiter.provision)
     renew = _awaited(_Delimiter.renew)
-    resize = _awaited(_Delimiter.resize)
+    resize = _decided(_Delimiter.resize)
     transfer = _awaited(_Delimiter.transfer)
-    release = _awaited(_Delimiter.release)
+    release = _decided(_Delimiter.release)
     count = _awaited(_Delimiter.count)
     counted = _awaited(_Delimiter.counted)
     missing_indexes = _awaited(_Delimiter.missing_indexes)

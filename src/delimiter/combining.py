@@ -31,7 +31,7 @@ from delimiter.engine import Answer, Engine
 from delimiter.errors import Conflict, DelimiterError, StoreUnavailable
 from delimiter.waiting import Ticket
 
-__all__ = ["Combiner"]
+__all__ = ["Combiner", "Waiting"]
 
 #: Calls that may wait; more than that are told to come back.
 _MOST_WAITING: Final = 10_000
@@ -48,7 +48,7 @@ _ATTEMPTS_TOGETHER: Final = 5
 _KINDS: Final = (Admit, Provision, Release, Resize)
 
 
-class _Waiting:
+class Waiting:
     """One call: in the queue, then in a batch."""
 
     __slots__ = ("answer", "change", "error", "queued", "ticket", "turn")
@@ -71,13 +71,19 @@ class Combiner:
         self._held_up_after = engine.held_up_after
         self._start()
 
-    def caller(self, change: Change, timeout: float) -> Callable[[], Answer]:
-        """What one caller does until it is decided, within ``timeout`` (seconds): together, and at last alone."""
+    def caller(self, change: Change, timeout: float, waiting: Waiting | None = None) -> Callable[[], Answer]:
+        """What one caller does until it is decided, within ``timeout`` (seconds): together, and at last alone.
+
+        ``waiting``: its first attempt, which it has waited for (:meth:`waited`).
+        """
         deadline = time.monotonic() + timeout
         attempts = itertools.count()
 
         def call() -> Answer:
-            if next(attempts) < _ATTEMPTS_TOGETHER:
+            attempt = next(attempts)
+            if attempt == 0 and waiting is not None:
+                return self._outcome(waiting)
+            if attempt < _ATTEMPTS_TOGETHER:
                 return self.apply(change, deadline=deadline)
             return self._engine.apply([change])[0]
 
@@ -88,25 +94,46 @@ class Combiner:
 
         Raises what :meth:`delimiter.engine.Engine.apply` raises.
         """
-        if self._engine.largest_batch == 1 or not isinstance(change, _KINDS):
+        if not self._combines(change):
             return self._engine.apply([change])[0]
-        if self._process != os.getpid():  # a forked child has none of its parent's threads: nobody is at work
-            self._start()
         waiting = self._queue_up(change)
         if isinstance(waiting, int):
             return self._go_alone(change, waiting)
-        self._wait(waiting, deadline)
-        if waiting.turn:
-            self._engine.shielded(lambda: self._lead(waiting))
-        if waiting.answer is not None:
-            return waiting.answer
-        if waiting.error is not None:
-            raise waiting.error
-        return self._engine.apply([change])[0]
+        try:
+            while not (waiting.ticket.wait(self._held_up_after) or self._look(waiting, deadline)):
+                pass
+            waiting.ticket.pass_on()
+        except BaseException:  # whoever gives up, or is interrupted, leaves the queue
+            self._leave(waiting)
+            raise
+        return self._outcome(waiting)
+
+    # -- for coroutines -----------------------------------------------------------------------------------------
+
+    def join(self, change: Change) -> Waiting | None:
+        """A place in the queue, if there is something to wait for; then call :meth:`waited`."""
+        if not self._combines(change):
+            return None
+        with self._mutex:
+            return self._place(change) if self._turn and len(self._queue) < _MOST_WAITING else None
+
+    async def waited(self, waiting: Waiting, timeout: float) -> Answer | None:
+        """The answer, if there is one; else a :meth:`caller` that is given what has been waited for does the rest."""
+        deadline = time.monotonic() + timeout
+        try:
+            while not (await waiting.ticket.waited(self._held_up_after) or self._look(waiting, deadline)):
+                pass
+        except DelimiterError as error:
+            self._leave(waiting)
+            waiting.error = error
+        except BaseException:
+            self._leave(waiting)
+            raise
+        return waiting.answer
 
     def _start(self) -> None:
         self._mutex = threading.Lock()
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[Waiting] = deque()
         #: Each turn at leading has a number; 0: nobody leads.
         self._turn = 0
         self._turns = 0
@@ -115,27 +142,36 @@ class Combiner:
 
     # -- waiting ------------------------------------------------------------------------------------------------
 
-    def _queue_up(self, change: Change) -> _Waiting | int:
+    def _combines(self, change: Change) -> bool:
+        if self._process != os.getpid():  # a forked child has none of its parent's threads: nobody is at work
+            self._start()
+        return isinstance(change, _KINDS) and self._engine.largest_batch > 1
+
+    def _queue_up(self, change: Change) -> Waiting | int:
         """A place in the queue; or a turn at once, if nobody is at work."""
         with self._mutex:
             if not self._turn:
                 return self._begin_turn()
             if len(self._queue) >= _MOST_WAITING:
                 raise Conflict(f"{_MOST_WAITING} calls of this process wait for the store already")
-            waiting = _Waiting(change, self._engine.ticket())
-            self._queue.append(waiting)
-            return waiting
+            return self._place(change)
 
-    def _wait(self, waiting: _Waiting, deadline: float) -> None:
-        """Until it is answered, or is to lead. Whoever gives up, or is interrupted, leaves the queue."""
-        try:
-            while not (waiting.ticket.wait(self._held_up_after) or self._look(waiting, deadline)):
-                pass
-        except BaseException:
-            self._leave(waiting)
-            raise
+    def _place(self, change: Change) -> Waiting:
+        waiting = Waiting(change, self._engine.ticket())
+        self._queue.append(waiting)
+        return waiting
 
-    def _look(self, waiting: _Waiting, deadline: float) -> bool:
+    def _outcome(self, waiting: Waiting) -> Answer:
+        """Of one that waits no longer: lead, if it is its turn; what was not decided together is decided alone."""
+        if waiting.turn:
+            self._engine.shielded(lambda: self._lead(waiting))
+        if waiting.answer is not None:
+            return waiting.answer
+        if waiting.error is not None:
+            raise waiting.error
+        return self._engine.apply([waiting.change])[0]
+
+    def _look(self, waiting: Waiting, deadline: float) -> bool:
         """After a while without news: give up, having done nothing; or lead, if the leader is held up.
 
         What is in a batch already waits for it: that is bounded by the store's own time limits. Whether it has been
@@ -151,7 +187,8 @@ class Combiner:
                 self._call(self._queue.popleft())
             return False
 
-    def _leave(self, waiting: _Waiting) -> None:
+    def _leave(self, waiting: Waiting) -> None:
+        waiting.ticket.leave()
         with self._mutex:
             if not waiting.queued:
                 return  # it goes on without its caller
@@ -168,7 +205,7 @@ class Combiner:
         self._turn, self._began = self._turns, time.monotonic()
         return self._turn
 
-    def _call(self, waiting: _Waiting) -> None:
+    def _call(self, waiting: Waiting) -> None:
         waiting.turn = self._begin_turn()
         waiting.ticket.open()
 
@@ -187,22 +224,19 @@ class Combiner:
         finally:
             self._hand_over(turn)
 
-    def _lead(self, first: _Waiting) -> None:
+    def _lead(self, first: Waiting) -> None:
         batch = self._take(first)
         try:
             self._decide(batch)
         finally:
-            for waiting in batch[1:]:
-                waiting.ticket.open()
-            if len(batch) > 1:
-                # They go first: what they ask next is in the next batch then, and not behind one that goes alone.
-                self._engine.give_way()
-            self._hand_over(first.turn)
+            # They go first: what they ask next is in the next batch then, and not behind one that goes alone.
+            tickets = [waiting.ticket for waiting in batch[1:]]
+            self._engine.let_go(tickets, lambda: self._hand_over(first.turn))
 
-    def _take(self, first: _Waiting) -> list[_Waiting]:
+    def _take(self, first: Waiting) -> list[Waiting]:
         """Those of the same kind that have waited longest; the others stay where they are."""
-        batch: list[_Waiting] = [first]
-        others: list[_Waiting] = []
+        batch: list[Waiting] = [first]
+        others: list[Waiting] = []
         with self._mutex:
             while self._queue and len(batch) < self._engine.largest_batch:
                 waiting = self._queue.popleft()
@@ -212,7 +246,7 @@ class Combiner:
                 waiting.queued = False
         return batch
 
-    def _decide(self, batch: Sequence[_Waiting]) -> None:
+    def _decide(self, batch: Sequence[Waiting]) -> None:
         """Whoever has neither an answer nor an error afterwards asks alone."""
         try:
             answers = self._decided([waiting.change for waiting in batch])

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 from delimiter import validation
 from delimiter.changes import Admit, Change, NewClaim, Provision, Release, Renew, Resize, Transfer
-from delimiter.engine import ClaimQuery
+from delimiter.engine import Answer, ClaimQuery
 from delimiter.errors import DelimiterError, InvalidRequest, UnknownClaim
 from delimiter.model import Claim, ClaimState, Request, Scope
 from delimiter.reconciling import Reconciling
@@ -20,7 +20,9 @@ from delimiter.watching import owner
 if TYPE_CHECKING:
     from delimiter.model import CallersConnection
 
-__all__ = ["Delimiter"]
+__all__ = ["Delimiter", "claims_of"]
+
+T = TypeVar("T")
 
 
 class Delimiter(Reconciling):
@@ -83,7 +85,7 @@ class Delimiter(Reconciling):
             external_id=external_id,
             expires_in=None,
         )
-        return self._admit([request], connection)[0]
+        return self._admit([request], connection, _only)
 
     def reserve(
         self,
@@ -120,7 +122,7 @@ class Delimiter(Reconciling):
             external_id=external_id,
             expires_in=expires_in,
         )
-        return self._admit([request], connection)[0]
+        return self._admit([request], connection, _only)
 
     def claim_all(
         self, requests: Iterable[Request], *, connection: CallersConnection | None = None
@@ -137,7 +139,7 @@ class Delimiter(Reconciling):
         >>> len(quota.claim_all([cluster, *nodes]))
         5
         """
-        return list(self._admit(list(requests), connection))
+        return self._admit(list(requests), connection, list)
 
     def provision(
         self, id: str, *, external_id: str | None = None, connection: CallersConnection | None = None
@@ -238,7 +240,7 @@ class Delimiter(Reconciling):
         'released'
         """
         change = Release(validation.name(id, "id"), bool(force))
-        self._apply(change, connection, claim_id=change.id)
+        return self._apply(change, connection, claim_id=change.id, told=_nothing)
 
     def get_claim(self, id: str) -> Claim:
         """One claim with the state it has (``expired`` even if not swept), by id or external id.
@@ -285,33 +287,57 @@ class Delimiter(Reconciling):
         )
         return self._pages(query)
 
-    def _admit(self, requests: Sequence[Request], connection: CallersConnection | None) -> Sequence[Claim]:
+    def _admit(
+        self,
+        requests: Sequence[Request],
+        connection: CallersConnection | None,
+        told: Callable[[tuple[Claim, ...]], T],
+    ) -> T:
         claims = tuple(_new_claim(request) for request in requests)
         if not claims:
             raise InvalidRequest("an empty list claims nothing: hand over at least one Request")
-        if len({claim.id for claim in claims}) < len(claims):
+        if len(claims) > 1 and len({claim.id for claim in claims}) < len(claims):
             raise InvalidRequest("one id stands twice in the list: each claim needs an id of its own")
         if self._freshness.needed:
             charged = (scope for claim in claims for scope in Scope.owned(claim.project, claim.user))
             self._freshness.freshen(list(dict.fromkeys(charged)), connection)
-        return self._apply(Admit(claims), connection, claim_id=claims[0].id)
+        return self._apply(Admit(claims), connection, claim_id=claims[0].id, told=told)
 
     def _change(
         self, change: Provision | Renew | Resize | Transfer, connection: CallersConnection | None
     ) -> Claim:
-        return self._apply(change, connection, claim_id=change.id)[0]
+        return self._apply(change, connection, claim_id=change.id, told=_only)
 
     def _apply(
-        self, change: Change, connection: CallersConnection | None, *, claim_id: str
-    ) -> tuple[Claim, ...]:
+        self,
+        change: Change,
+        connection: CallersConnection | None,
+        *,
+        claim_id: str,
+        told: Callable[[tuple[Claim, ...]], T],
+    ) -> T:
+        """Decide it, and return what is ``told`` of the claims it made or changed."""
         if connection is None:
             answer = self._run(self._combiner.caller(change, self._timeout), claim_id=claim_id)
         else:  # their transaction, in which nobody else's change has a place
             apply = partial(self._engine.apply, [change], connection=connection)
             answer = self._run(lambda: apply()[0], connection=connection, claim_id=claim_id)
-        if isinstance(answer, DelimiterError):
-            raise answer
-        return answer
+        return told(claims_of(answer))
+
+
+def claims_of(answer: Answer) -> tuple[Claim, ...]:
+    """The claims that were made or changed; a refusal is raised."""
+    if isinstance(answer, DelimiterError):
+        raise answer
+    return answer
+
+
+def _only(claims: tuple[Claim, ...]) -> Claim:
+    return claims[0]
+
+
+def _nothing(_: tuple[Claim, ...]) -> None:
+    return None
 
 
 def _new_claim(request: Request) -> NewClaim:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 __all__ = ["Bell", "Ticket", "Waits"]
@@ -29,18 +31,37 @@ class Bell:
 class Ticket:
     """What one caller waits on until another lets it go on; once."""
 
-    __slots__ = ("_lock",)
+    __slots__ = ("_lock", "gone", "then")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lock.acquire()
+        #: What whoever waited here does first when it goes on; and whether it does not wait any more.
+        self.then: Callable[[], None] | None = None
+        self.gone = False
 
     def wait(self, seconds: float) -> bool:
         """Whether it was opened before this many seconds had passed; ask again if not."""
         return self._lock.acquire(timeout=seconds)
 
+    async def waited(self, seconds: float) -> bool:
+        """The same for a coroutine."""
+        return await asyncio.to_thread(self.wait, seconds)
+
     def open(self) -> None:
-        self._lock.release()
+        with suppress(RuntimeError):  # it is open
+            self._lock.release()
+
+    def pass_on(self) -> None:
+        """Do what is to be done next; again: nothing."""
+        then, self.then = self.then, None
+        if then is not None:
+            then()
+
+    def leave(self) -> None:
+        """Nobody waits here any more: what comes next must not wait for it."""
+        self.gone = True
+        self.pass_on()
 
 
 class Waits:
@@ -50,9 +71,19 @@ class Waits:
         """Wait before the desk tries again; an engine that runs on an event loop lets the loop go on meanwhile."""
         time.sleep(seconds)
 
-    def give_way(self) -> None:
-        """Let others run who can, for a moment; never wait."""
-        time.sleep(0)
+    def let_go(self, tickets: Sequence[Ticket], at_last: Callable[[], None]) -> None:
+        """Open them, and do something when all have gone on.
+
+        One lets the next go on: if all threads were woken at once, they would only wake up to wait for each other.
+        """
+        then = at_last
+        for ticket in reversed(tickets):
+            ticket.then = then
+            then = ticket.open
+        then()
+        for ticket in tickets:
+            if ticket.gone:
+                ticket.pass_on()
 
     def ticket(self) -> Ticket:
         """Something to wait on; on an event loop it lets the loop go on meanwhile."""

@@ -53,6 +53,11 @@ def told(answers: list[Answer]) -> list[Any]:
     return [type(one) if isinstance(one, Exception) else [claim.id for claim in one] for one in answers]
 
 
+def commits(sent: list[str]) -> int:
+    """What is committed: by a COMMIT, or by a statement that is a transaction of its own."""
+    return sum(text == "COMMIT" or "Delimiter decides again" in text for text in sent)
+
+
 @contextmanager
 def statements() -> Iterator[list[str]]:
     """What is sent to the database, COMMIT with it."""
@@ -91,8 +96,8 @@ def test_claims_of_many_are_made_with_one_commit(
     changes.append(admit("held", expires_in=60 * _SECOND))
     with statements() as sent:
         answers = engine.apply_each(changes)
-    assert sent.count("COMMIT") == 1
-    assert len(sent) == (6 if store_name == "sqlite" else 2)
+    assert commits(sent) == 1
+    assert len(sent) == {"sqlite": 6, "mariadb": 2, "postgresql": 1}[store_name]
     assert told(answers) == [[change.claims[0].id] for change in changes]
     for change, answer in zip(changes, answers, strict=True):
         claim = change.claims[0]
@@ -191,11 +196,11 @@ def test_a_flood_of_refusals_locks_nothing_and_writes_nothing(quota: Delimiter, 
     with statements() as sent:
         assert set(told(engine.apply_each(flood))) == {OverLimit}
     assert not [text for text in sent if _WRITES.search(text)]
-    assert "COMMIT" not in sent
+    assert commits(sent) == 0
     with statements() as sent:
         answers = engine.apply_each([*flood, admit("neighbour", project="globex")])
     assert told(answers)[-1] == ["neighbour"]
-    assert sent.count("COMMIT") == 1
+    assert commits(sent) == 1
     sound(quota, full=10, globex=1)
 
 

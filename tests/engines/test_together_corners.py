@@ -153,13 +153,18 @@ def test_a_lock_that_is_kept_is_not_waited_for_by_each_half(
         admit(f"new{number}") if verb == "claim" else Release(f"old{number}") for number in range(4)
     ]
     rounds: list[Any] = []
-    in_own = engine._arrivals._in_own
 
-    def counted(step: Any, **more: Any) -> Any:
-        rounds.append(step)
-        return in_own(step, **more)
+    def count(of: Any, name: str) -> None:
+        real = getattr(of, name)
 
-    monkeypatch.setattr(engine._arrivals, "_in_own", counted)
+        def counted(step: Any, **more: Any) -> Any:
+            rounds.append(step)
+            return real(step, **more)
+
+        monkeypatch.setattr(of, name, counted)
+
+    count(engine._arrivals, "_in_own")
+    count(engine._together, "make")
     with session(store_url) as caller:
         quota.claim({"cores": 1}, project="acme", connection=caller)
         answers = engine.apply_each(changes)

@@ -56,8 +56,11 @@ class Claims:
         self._resolve_external = sa.select(c.id).where(
             c.external_id.in_(sa.bindparam("names", expanding=True))
         )
-        self._live_external = sa.select(c.live_external_id).where(
-            c.live_external_id.in_(sa.bindparam("names", expanding=True))
+        self._in_use = sa.union_all(
+            sa.select(c.claim_id).where(c.claim_id.in_(sa.bindparam("names", expanding=True))),
+            sa.select(c.live_external_id).where(
+                c.live_external_id.in_(sa.bindparam("names", expanding=True))
+            ),
         )
         self._read_keys = rows.where(keys).order_by(c.id)
         self._children = sa.select(c.id, c.claim_id, c.children).where(
@@ -112,8 +115,7 @@ class Claims:
         """Those of these names that no new claim can have: ids of claims, and external ids of live ones."""
         used: set[str] = set()
         for part in chunks(sorted(names)):
-            used.update(row.claim_id for row in connection.execute(self._resolve, {"names": part}))
-            used.update(connection.scalars(self._live_external, {"names": part}))
+            used.update(connection.scalars(self._in_use, {"names": part}))
         return used
 
     def lock_named(self, connection: sa.Connection, names: Iterable[str], *, joined: bool) -> list[Entry]:

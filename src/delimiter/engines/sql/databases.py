@@ -62,7 +62,7 @@ class Database:
     exactly: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]] | None = None
     #: READ COMMITTED must be asked for: the default is higher, or unknown.
     isolation: str | None = "READ COMMITTED"
-    #: Asks for the level of a statement outside any transaction, where a batch can be one.
+    #: Tells the level of statements outside transactions; ``None``: to go outside and back costs more than it saves.
     default_isolation: str | None = None
     #: The drivers do not notice that a server is cut off.
     silent_drivers: bool = False

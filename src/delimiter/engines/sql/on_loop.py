@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -59,8 +59,12 @@ class SqlEngineOnLoop(SqlEngine):
         else:
             time.sleep(seconds)
 
-    def give_way(self) -> None:
-        await_only(asyncio.sleep(0))
+    def let_go(self, tickets: Sequence[Ticket], at_last: Callable[[], None]) -> None:
+        for ticket in tickets:
+            ticket.open()
+        if tickets:
+            await_only(asyncio.sleep(0))
+        at_last()
 
     def ticket(self) -> Ticket:
         if self._tickets is None or self._tickets.loop is not asyncio.get_running_loop():
@@ -132,16 +136,21 @@ class _TicketOnLoop(Ticket):
     __slots__ = ("_future", "_opened", "_tickets")
 
     def __init__(self, tickets: _Tickets) -> None:
+        self.then = None
+        self.gone = False
         self._tickets = tickets
         self._opened = False
         self._future: asyncio.Future[None] | None = None
 
     def wait(self, seconds: float) -> bool:
+        return await_only(self.waited(seconds))
+
+    async def waited(self, seconds: float) -> bool:
         if not self._opened:
-            self._future = asyncio.get_running_loop().create_future()
+            self._future = self._tickets.loop.create_future()
             self._tickets.add(self, seconds)
             try:
-                await_only(self._future)
+                await self._future
             finally:
                 self._tickets.discard(self)
         return self._opened

@@ -77,7 +77,7 @@ class Transactions:
 
         It takes no other round trip; but a connection that is lost meanwhile leaves in doubt whether it was committed.
         """
-        with self._connected(isolation="AUTOCOMMIT") as connection:
+        with self._connected("AUTOCOMMIT") as connection:
             try:
                 yield connection
             except SQLAlchemyError as error:
@@ -129,8 +129,9 @@ class Transactions:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A new transaction that only reads: it takes no lock and leaves nothing."""
-        with self._connected() as connection, self.translating():
+        """For what only reads: no lock is taken, and each statement sees what is committed when it begins."""
+        alone = None if self.database.default_isolation is None else "AUTOCOMMIT"
+        with self._connected(alone) as connection, self.translating():
             yield connection
 
     def listening(self) -> Any | None:

@@ -10,8 +10,11 @@ and writes nothing. That it was full is only the reason to look: nobody is refus
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence, Set
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -181,39 +184,44 @@ class Arrivals:
         Where something is reserved it may have run out: those are left to who can tell. The ids are looked for last: a
         claim that was made before is not refused, and what is not there afterwards was not there before.
         """
-        wanted = {number: charged for number in numbers if (charged := self._charged(changes[number]))}
-        ways = {start: way for ways, _ in wanted.values() for start, way in ways.items()}
-        if not ways:
+        wanted: dict[Hashable, _Wanted] = {}
+        for number in numbers:
+            change = changes[number]
+            key = _what(change, number)
+            if key in wanted:
+                wanted[key].numbers.append(number)
+            elif (charged := self._charged(change)) is not None:
+                wanted[key] = _Wanted(change, *charged, [number])
+        if not wanted:
             return
-        try:
-            refused = self._refusals(changes, wanted, ways)
-        except Outdated:
-            return
-        answers.update(refused)
-
-    def _refusals(
-        self,
-        changes: Sequence[Change],
-        wanted: dict[int, tuple[dict[Start, Way], dict[int, int]]],
-        ways: dict[Start, Way],
-    ) -> dict[int, Answer]:
-        refused: dict[int, Answer] = {}
-        with self._transactions.reading() as reading:
-            charged = self._counters.look(reading, ways)
-            counters = {counter.key: counter for counter in charged.all()}
-            full: set[int] = set()
-            for number, (_, used) in wanted.items():
-                misfits = [key for key, more in used.items() if _is_misfit(counters[key], more)]
-                full.update(misfits)
-                if misfits and not any(counters[key].reserved for key in misfits):
-                    answer = Ledger(path=charged.path, now=0).decide(changes[number])
-                    if isinstance(answer, OverLimit):
-                        refused[number] = answer
-            self._remember(counters.keys() - full, full)
+        with suppress(Outdated), self._transactions.reading() as reading:
+            refused = self._refusals(reading, wanted.values())
             if refused:
                 names = {number: set(names_in(changes[number])) for number in refused}
                 known = self._claims.in_use(reading, set().union(*names.values()))
-                refused = {number: refused[number] for number in refused if known.isdisjoint(names[number])}
+                answers.update(
+                    {number: refused[number] for number in refused if known.isdisjoint(names[number])}
+                )
+
+    def _refusals(self, reading: sa.Connection, wanted: Collection[_Wanted]) -> dict[int, OverLimit]:
+        """Of those that ask for the same, worked out once. What does not fit all of them is remembered, too."""
+        charged = self._counters.look(
+            reading, {start: way for one in wanted for start, way in one.ways.items()}
+        )
+        counters = {counter.key: counter for counter in charged.all()}
+        refused: dict[int, OverLimit] = {}
+        sums: dict[int, int] = {}
+        for one in wanted:
+            misfits = [key for key, more in one.used.items() if _is_misfit(counters[key], more)]
+            for key, more in one.used.items():
+                sums[key] = sums.get(key, 0) + more * len(one.numbers)
+            if misfits and not any(counters[key].reserved for key in misfits):
+                answer = Ledger(path=charged.path, now=0).decide(one.change)
+                if isinstance(answer, OverLimit):
+                    # Each is raised in a thread of its own.
+                    refused.update((number, copy.copy(answer)) for number in one.numbers)
+        full = {key for key, more in sums.items() if _is_misfit(counters[key], more)}
+        self._remember(counters.keys() - full, full)
         return refused
 
     def _remember(self, free: Iterable[int], full: Iterable[int]) -> None:
@@ -253,6 +261,24 @@ class Arrivals:
             self._decide_group(changes, numbers[middle:], answers, until)
         else:
             answers.update(zip(numbers, told, strict=True))
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """What some of the changes ask for: the ways to its counters, and how much more is used of each."""
+
+    change: Change
+    ways: dict[Start, Way]
+    used: dict[int, int]
+    numbers: list[int]
+
+
+def _what(change: Change, number: int) -> Hashable:
+    """The same for changes that are refused alike; where it is hard to tell, of each its number."""
+    if isinstance(change, Admit) and len(change.claims) == 1:
+        claim = change.claims[0]
+        return claim.project, claim.user, tuple(claim.resources.items())
+    return number
 
 
 def _is_misfit(counter: Counter, more: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -86,7 +86,8 @@ class PostgreSQLWriter(BatchWriter):
     ) -> sa.TextClause:
         statement = self._statements.get((patience, at_once))
         if statement is None:
-            statement = sa.text(self._build(connection, patience) + (_AT_ONCE if at_once else _OR_LEFT))
+            text = self._build(connection, patience, _uncounted if at_once else _array)
+            statement = sa.text(text + (_AT_ONCE if at_once else _OR_LEFT))
             self._statements[patience, at_once] = statement
         return statement
 
@@ -110,7 +111,9 @@ class PostgreSQLWriter(BatchWriter):
             "offset": self._clock.offset,
         }
 
-    def _build(self, connection: sa.Connection, patience: float | None) -> str:
+    def _build(
+        self, connection: sa.Connection, patience: float | None, of_charges: Callable[[str, str], str]
+    ) -> str:
         names = {name: text.replace(":", "\\:") for name, text in self._names(connection).items()}
         table = names["claims"].replace("'", "''")
         now = self._now.replace(":", "\\:")
@@ -131,7 +134,7 @@ WITH asked AS MATERIALIZED (
 ), locked AS MATERIALIZED (
   SELECT k.id, k.generation = coalesce(n.generation, k.generation) AND k.{self._room("n.used")} AS fits, n.used,
          n.reserved, n.used_below, n.reserved_below
-  FROM unnest({", ".join(_array(name, "bigint") for name in ("keys", *_CHARGES))}) AS n(id, {", ".join(_CHARGES)})
+  FROM unnest({", ".join(of_charges(name, "bigint") for name in ("keys", *_CHARGES))}) AS n(id, {", ".join(_CHARGES)})
   JOIN {names["counters"]} k ON k.id = n.id
   WHERE (SELECT count(*) FROM placed) = CAST(:claims AS bigint)
   ORDER BY k.id FOR NO KEY UPDATE OF k
@@ -158,12 +161,17 @@ def _read(numbers: str | None) -> dict[str, int]:
 
 
 def _array(name: str, of: str) -> str:
-    """As text first: a driver that looks at the type would ask for a list, which takes longer to write.
+    """As text first: a driver that looks at the type would ask for a list, which takes longer to write."""
+    return f"CAST(CAST(:{name} AS text) AS {of}[])"
 
-    In a query of its own: the planner must not count what is in it. A plan for many counters reads all of a table that
-    is not large yet; one for few finds each by its number, which is also the right way for many.
+
+def _uncounted(name: str, of: str) -> str:
+    """In a query of its own, so that the planner does not count what is in it.
+
+    For many counters it would read all of a table that is not large yet. For few it finds each by its number, and that
+    is the right way for many, too.
     """
-    return f"(SELECT CAST(CAST(:{name} AS text) AS {of}[]))"
+    return f"(SELECT {_array(name, of)})"
 
 
 def _texts(values: Iterable[str | None]) -> str:
