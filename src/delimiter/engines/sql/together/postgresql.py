@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -25,31 +25,16 @@ _CLAIMS: Final = {
 }
 _CHARGES: Final = ("used", "reserved", "used_below", "reserved_below", "generation")
 
-_TIMES: Final = (
-    "(SELECT CAST(json_object_agg(claim_id, expires_at) AS text) FROM placed WHERE expires_at IS NOT NULL)"
-)
-
-#: What a transaction is told that goes on from what was left in it.
-_OR_LEFT: Final = f"""SELECT decided.admitted, {_TIMES},
-  CASE WHEN decided.admitted THEN NULL ELSE (SELECT CAST(json_object_agg(claim_id, id) AS text) FROM placed) END,
-  CASE WHEN decided.admitted THEN NULL ELSE (SELECT min(created_at) FROM placed) END
-FROM decided
-"""  # noqa: S608 - our own names
-
 #: The only error that carries words without a function of ours in the database: of something that is no number.
-_NOT_PLACED: Final = "Delimiter decides again: an id is known (no fault)"
 _NO_ROOM: Final = "Delimiter decides again: not all have room (no fault)"
-_AT_ONCE: Final = f"""SELECT CAST(CASE WHEN decided.admitted THEN '1'
-  WHEN (SELECT count(*) FROM placed) = CAST(:claims AS bigint) THEN '{_NO_ROOM}' ELSE '{_NOT_PLACED}' END AS bigint),
-  {_TIMES}
-FROM decided
-"""  # noqa: S608 - our own words
 
 
 class PostgreSQLWriter(BatchWriter):
     """The values come as arrays. Nothing of ``locked`` is read before all of ``placed`` is written: it needs the count.
 
-    ``locked`` waits for its rows, and shows each as it is after the wait; ``added`` writes onto that.
+    ``locked`` waits for its rows, and shows each as it is after the wait; ``added`` writes onto that. What is a
+    transaction of its own has written everything else before it locks, so that others wait for little more than the
+    COMMIT; and it fails where it must not stay, since nothing else would take it back.
     """
 
     def __init__(self, ground: Ground) -> None:
@@ -70,14 +55,14 @@ class PostgreSQLWriter(BatchWriter):
     def write_at_once(
         self, connection: sa.Connection, batch: Batch, *, patience: float | None = None
     ) -> Written:
-        """What cannot stay must fail: nothing else takes back what a statement outside transactions has done."""
         statement = self._statement(connection, patience, at_once=True)
         try:
             _, times = connection.execute(statement, self._values(batch)).one()
         except sa.exc.DBAPIError as error:
-            text = str(error.orig)
-            if _NOT_PLACED in text or _NO_ROOM in text:
-                return Written(admitted=False, locked=_NO_ROOM in text)
+            if _NO_ROOM in str(error.orig):
+                return Written(admitted=False, locked=True)
+            if isinstance(error, sa.exc.IntegrityError):  # an id is known
+                return Written(admitted=False)
             raise
         return Written(admitted=True, times=_read(times))
 
@@ -86,9 +71,9 @@ class PostgreSQLWriter(BatchWriter):
     ) -> sa.TextClause:
         statement = self._statements.get((patience, at_once))
         if statement is None:
-            text = self._build(connection, patience, _uncounted if at_once else _array)
-            statement = sa.text(text + (_AT_ONCE if at_once else _OR_LEFT))
-            self._statements[patience, at_once] = statement
+            names = {name: text.replace(":", "\\:") for name, text in self._names(connection).items()}
+            build = self._at_once if at_once else self._or_left
+            statement = self._statements[patience, at_once] = sa.text(build(names, patience))
         return statement
 
     def _values(self, batch: Batch) -> dict[str, Any]:
@@ -111,48 +96,80 @@ class PostgreSQLWriter(BatchWriter):
             "offset": self._clock.offset,
         }
 
-    def _build(
-        self, connection: sa.Connection, patience: float | None, of_charges: Callable[[str, str], str]
-    ) -> str:
-        names = {name: text.replace(":", "\\:") for name, text in self._names(connection).items()}
+    def _at_once(self, names: Mapping[str, str], patience: float | None) -> str:
+        return f"""
+WITH asked AS MATERIALIZED ({self._asked(names)}),
+placed AS ({self._insert(names, patience)} RETURNING claim_id, expires_at),
+held AS ({_hold(names)} RETURNING claim),
+locked AS MATERIALIZED ({self._lock(names, _uncounted)} AND (SELECT count(*) FROM held) > 0
+  ORDER BY k.id FOR NO KEY UPDATE OF k),
+decided AS ({_DECIDE}),
+added AS ({_add(names)})
+SELECT CAST(CASE WHEN decided.admitted THEN '1' ELSE '{_NO_ROOM}' END AS bigint), {_TIMES} FROM decided
+"""  # noqa: S608 - our own names
+
+    def _or_left(self, names: Mapping[str, str], patience: float | None) -> str:
+        return f"""
+WITH asked AS MATERIALIZED ({self._asked(names)}),
+placed AS ({self._insert(names, patience)} ON CONFLICT DO NOTHING RETURNING id, claim_id, expires_at, created_at),
+locked AS MATERIALIZED ({self._lock(names, _array)} ORDER BY k.id FOR NO KEY UPDATE OF k),
+decided AS ({_DECIDE}),
+added AS ({_add(names)} AND decided.admitted),
+held AS ({_hold(names)} JOIN decided ON decided.admitted)
+SELECT decided.admitted, {_TIMES},
+  CASE WHEN decided.admitted THEN NULL ELSE (SELECT CAST(json_object_agg(claim_id, id) AS text) FROM placed) END,
+  CASE WHEN decided.admitted THEN NULL ELSE (SELECT min(created_at) FROM placed) END
+FROM decided
+"""  # noqa: S608 - our own names
+
+    @staticmethod
+    def _asked(names: Mapping[str, str]) -> str:
         table = names["claims"].replace("'", "''")
+        return f"""
+  SELECT nextval((SELECT CAST(pg_get_serial_sequence('{table}', 'id') AS regclass))) AS id, n.*
+  FROM unnest({", ".join(_array(name, of) for name, of in _CLAIMS.items())})
+       WITH ORDINALITY AS n({", ".join(_CLAIMS)}, place)"""  # noqa: S608 - our own names
+
+    def _insert(self, names: Mapping[str, str], patience: float | None) -> str:
         now = self._now.replace(":", "\\:")
         # Before anything is locked, and for this transaction: one round trip less than a SET LOCAL.
         wait = "" if patience is None else f", set_config('lock_timeout', '{milliseconds(patience)}', true)"
         return f"""
-WITH asked AS MATERIALIZED (
-  SELECT nextval((SELECT CAST(pg_get_serial_sequence('{table}', 'id') AS regclass))) AS id, n.*
-  FROM unnest({", ".join(_array(name, of) for name, of in _CLAIMS.items())})
-       WITH ORDINALITY AS n({", ".join(_CLAIMS)}, place)
-), placed AS (
   INSERT INTO {names["claims"]} (id, claim_id, project_id, user_id, external_id, live_external_id, state, expires_at,
                                  fingerprint, children, version, created_at)
   SELECT n.id, n.ids, n.projects, n.users, n.externals, n.externals,
          CASE WHEN n.times IS NULL THEN 'provisioned' ELSE 'reserved' END, c.now + n.times, n.fingerprints, 0, 0, c.now
-  FROM asked n, (SELECT {now} + CAST(:offset AS bigint) AS now{wait}) AS c
-  ON CONFLICT DO NOTHING RETURNING id, claim_id, expires_at, created_at
-), locked AS MATERIALIZED (
+  FROM asked n, (SELECT {now} + CAST(:offset AS bigint) AS now{wait}) AS c"""  # noqa: S608 - our own names
+
+    def _lock(self, names: Mapping[str, str], array: Callable[[str, str], str]) -> str:
+        return f"""
   SELECT k.id, k.generation = coalesce(n.generation, k.generation) AND k.{self._room("n.used")} AS fits, n.used,
          n.reserved, n.used_below, n.reserved_below
-  FROM unnest({", ".join(of_charges(name, "bigint") for name in ("keys", *_CHARGES))}) AS n(id, {", ".join(_CHARGES)})
+  FROM unnest({", ".join(array(name, "bigint") for name in ("keys", *_CHARGES))}) AS n(id, {", ".join(_CHARGES)})
   JOIN {names["counters"]} k ON k.id = n.id
-  WHERE (SELECT count(*) FROM placed) = CAST(:claims AS bigint)
-  ORDER BY k.id FOR NO KEY UPDATE OF k
-), decided AS (
-  SELECT count(*) = CAST(:counters AS bigint) AND bool_and(fits) AS admitted FROM locked
-), added AS (
+  WHERE (SELECT count(*) FROM placed) = CAST(:claims AS bigint)"""  # noqa: S608 - our own names
+
+
+_DECIDE: Final = "SELECT count(*) = CAST(:counters AS bigint) AND bool_and(fits) AS admitted FROM locked"
+_TIMES: Final = (
+    "(SELECT CAST(json_object_agg(claim_id, expires_at) AS text) FROM placed WHERE expires_at IS NOT NULL)"
+)
+
+
+def _hold(names: Mapping[str, str]) -> str:
+    holders, resources, amounts = (_array(name, "bigint") for name in ("holders", "resources", "amounts"))
+    return f"""
+  INSERT INTO {names["allocations"]} (claim, resource_id, amount)
+  SELECT a.id, n.resource, n.amount
+  FROM unnest({holders}, {resources}, {amounts}) AS n(place, resource, amount) JOIN asked a ON a.place = n.place"""  # noqa: S608
+
+
+def _add(names: Mapping[str, str]) -> str:
+    return f"""
   UPDATE {names["counters"]} k
   SET used = k.used + l.used, reserved = k.reserved + l.reserved,
       used_below = k.used_below + l.used_below, reserved_below = k.reserved_below + l.reserved_below
-  FROM locked l, decided WHERE k.id = l.id AND decided.admitted
-), held AS (
-  INSERT INTO {names["allocations"]} (claim, resource_id, amount)
-  SELECT a.id, n.resource, n.amount
-  FROM unnest({_array("holders", "bigint")}, {_array("resources", "bigint")}, {_array("amounts", "bigint")})
-       AS n(place, resource, amount)
-  JOIN asked a ON a.place = n.place, decided WHERE decided.admitted
-)
-"""  # noqa: S608 - our own names
+  FROM locked l, decided WHERE k.id = l.id"""  # noqa: S608 - our own names
 
 
 def _read(numbers: str | None) -> dict[str, int]:
