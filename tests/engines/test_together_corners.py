@@ -87,8 +87,8 @@ def test_ways_of_two_moments_are_not_mixed(store_url: str, quota: Delimiter, mon
     quota.release("jane:0")
     find = gathering._find
 
-    def overtaken(resource: str, project: str, user: str) -> Any:
-        path = find(resource, project, user)
+    def overtaken(claim: NewClaim) -> Any:
+        paths = find(claim)
         monkeypatch.setattr(gathering, "_find", find)
         with Delimiter(store_url) as other:
             other.add_project("parent")
@@ -96,7 +96,7 @@ def test_ways_of_two_moments_are_not_mixed(store_url: str, quota: Delimiter, mon
             other.add_project("acme", parent="parent")
         engine.apply([admit("refused", 9, user="jane")])
         engine.apply([admit("a", user="jane")])
-        return path
+        return paths
 
     gathering._paths.clear()
     monkeypatch.setattr(gathering, "_find", overtaken)

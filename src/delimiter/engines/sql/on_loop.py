@@ -20,6 +20,10 @@ from delimiter.waiting import Ticket
 
 T = TypeVar("T")
 
+#: Rounds of the loop until a leader, too, has its answer, which takes the longest way: its task ends, then the shield
+#: around it, then its caller goes on.
+_UNTIL_ALL_WENT_ON: Final = 3
+
 __all__ = ["SqlEngineOnLoop", "join", "open_url"]
 
 
@@ -62,9 +66,7 @@ class SqlEngineOnLoop(SqlEngine):
     def let_go(self, tickets: Sequence[Ticket], at_last: Callable[[], None]) -> None:
         for ticket in tickets:
             ticket.open()
-        if tickets:
-            await_only(asyncio.sleep(0))
-        at_last()
+        _after_rounds(asyncio.get_running_loop(), _UNTIL_ALL_WENT_ON if tickets else 0, at_last)
 
     def ticket(self) -> Ticket:
         if self._tickets is None or self._tickets.loop is not asyncio.get_running_loop():
@@ -99,6 +101,13 @@ class SqlEngineOnLoop(SqlEngine):
         if _home.loop is None:
             return super().now()
         return asyncio.run_coroutine_threadsafe(_spawned(super().now), _home.loop).result()
+
+
+def _after_rounds(loop: asyncio.AbstractEventLoop, rounds: int, call: Callable[[], None]) -> None:
+    if rounds:
+        loop.call_soon(_after_rounds, loop, rounds - 1, call)
+    else:
+        call()
 
 
 class _Tickets:

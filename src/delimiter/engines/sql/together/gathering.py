@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
 from delimiter.changes import Admit, Change, NewClaim
 from delimiter.engines.sql.counters import Counters
@@ -50,17 +50,14 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Path:
-    """One resource of one owner: its counters, and whether each is charged from below; where its ways begin."""
+class _Paths:
+    """What an owner's claims of some resources are charged to."""
 
-    resource: str
-    resource_id: int
-    counters: tuple[tuple[int, bool], ...]
-    ways: tuple[tuple[Start, Way], ...]
-
-
-#: All resources of a claim.
-_Paths: TypeAlias = tuple[_Path, ...]
+    #: The resources, with their numbers.
+    resources: tuple[tuple[str, int], ...]
+    #: Every counter once: of which resource, whether it is charged from below, and where a way begins its generation.
+    counters: tuple[tuple[int, str, bool, int | None], ...]
+    ways: dict[Start, Way]
 
 
 class Gathering:
@@ -82,8 +79,8 @@ class Gathering:
             paths = self._paths_of(change)
             if paths is None:
                 continue
-            for claim, path in zip(change.claims, paths, strict=True):
-                self._add(batch, claim, path)
+            for claim, its in zip(change.claims, paths, strict=True):
+                _add(batch, claim, its)
             batch.lists[number] = change.claims
         if not batch.of_one_moment or any(charge.used > CEILING for charge in batch.charges.values()):
             return Batch()
@@ -112,10 +109,9 @@ class Gathering:
             paths = self._remembered(claim)
             if paths is None:
                 return None
-            for path in paths:
-                ways.update(path.ways)
-                for number, _ in path.counters:
-                    used[number] = used.get(number, 0) + claim.resources[path.resource]
+            ways.update(paths.ways)
+            for number, resource, _, _ in paths.counters:
+                used[number] = used.get(number, 0) + claim.resources[resource]
         return ways, used
 
     def _paths_of(self, change: Admit) -> list[_Paths] | None:
@@ -127,31 +123,6 @@ class Gathering:
             found.append(paths)
         return found
 
-    @staticmethod
-    def _add(batch: Batch, claim: NewClaim, paths: _Paths) -> None:
-        reserved = claim.expires_in is not None
-        charges = batch.charges
-        for path in paths:
-            amount = claim.resources[path.resource]
-            batch.amounts.append((claim.id, path.resource_id, amount))
-            for number, below in path.counters:
-                charge = charges.get(number)
-                if charge is None:
-                    charge = charges[number] = Charge()
-                charge.used += amount
-                if reserved:
-                    charge.reserved += amount
-                if below:
-                    charge.used_below += amount
-                    charge.reserved_below += amount if reserved else 0
-            for _, way in path.ways:
-                charge = charges[way.own]
-                if charge.generation is None:
-                    charge.generation = way.generation
-                elif charge.generation != way.generation:
-                    batch.of_one_moment = False
-        batch.claims.append(claim)
-
     def _remembered(self, claim: NewClaim) -> _Paths | None:
         epoch = self._counters.epoch
         if self._epoch != epoch:
@@ -161,9 +132,8 @@ class Gathering:
         key = (claim.project, claim.user, tuple(claim.resources))
         paths = self._paths.get(key)
         if paths is None:
-            found = [self._find(resource, claim.project, claim.user) for resource in claim.resources]
-            paths = tuple(path for path in found if path is not None)
-            if len(paths) < len(found):
+            paths = self._find(claim)
+            if paths is None:
                 return None
             if len(self._paths) > _MOST_REMEMBERED:
                 self._paths.clear()
@@ -171,21 +141,48 @@ class Gathering:
                 self._paths[key] = paths
         return paths
 
-    def _find(self, resource: str, project: str | None, user: str | None) -> _Path | None:
+    def _find(self, claim: NewClaim) -> _Paths | None:
         """From what is remembered; what is counted elsewhere is not claimed, which the other way says."""
-        id = self._definitions.id_to_claim(resource)
-        if id is None:
-            return None
+        resources: list[tuple[str, int]] = []
+        counters: dict[int, tuple[int, str, bool, int | None]] = {}
         ways: dict[Start, Way] = {}
-        counters: dict[int, bool] = {}
-        for scope in Scope.owned(project, user):
-            way = self._counters.remembered((resource, scope))
-            if way is None:
+        for resource in claim.resources:
+            id = self._definitions.id_to_claim(resource)
+            if id is None:
                 return None
-            ways[resource, scope] = way
-            for number, _ in way.counters():
-                counters[number] = scope.kind == "project" and number not in (way.own, way.total)
-        return _Path(resource, id, tuple(counters.items()), tuple(ways.items()))
+            resources.append((resource, id))
+            for scope in Scope.owned(claim.project, claim.user):
+                way = self._counters.remembered((resource, scope))
+                if way is None:
+                    return None
+                ways[resource, scope] = way
+                for number, _ in way.counters():
+                    below = scope.kind == "project" and number not in (way.own, way.total)
+                    counters[number] = number, resource, below, way.generation if number == way.own else None
+        return _Paths(tuple(resources), tuple(counters.values()), ways)
+
+
+def _add(batch: Batch, claim: NewClaim, paths: _Paths) -> None:
+    id, amounts, reserved = claim.id, claim.resources, claim.expires_in is not None
+    batch.amounts += [(id, number, amounts[name]) for name, number in paths.resources]
+    charges = batch.charges
+    for number, resource, below, generation in paths.counters:
+        amount = amounts[resource]
+        charge = charges.get(number)
+        if charge is None:
+            charge = charges[number] = Charge(amount, generation=generation)
+        else:
+            charge.used += amount
+            if charge.generation is None:
+                charge.generation = generation
+            elif generation is not None and charge.generation != generation:
+                batch.of_one_moment = False
+        if reserved:
+            charge.reserved += amount
+        if below:
+            charge.used_below += amount
+            charge.reserved_below += amount if reserved else 0
+    batch.claims.append(claim)
 
 
 def _by_id(claim: NewClaim) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -23,7 +23,10 @@ _CLAIMS: Final = {
     "times": "bigint",
     "fingerprints": "text",
 }
-_CHARGES: Final = ("used", "reserved", "used_below", "reserved_below", "generation")
+_CHARGES: Final = ("used", "generation", "reserved", "used_below", "reserved_below")
+
+#: Those of which most batches have none.
+_SELDOM: Final = _CHARGES[2:]
 
 #: The only error that carries words without a function of ours in the database: of something that is no number.
 _NO_ROOM: Final = "Delimiter decides again: not all have room (no fault)"
@@ -91,7 +94,9 @@ class PostgreSQLWriter(BatchWriter):
             "resources": _numbers(resource for _, resource, _ in batch.amounts),
             "amounts": _numbers(amount for _, _, amount in batch.amounts),
             "keys": _numbers(batch.charges),
-            **{name: _numbers(getattr(charge, name) for charge in charges) for name in _CHARGES},
+            "used": _numbers(charge.used for charge in charges),
+            "generation": _numbers(charge.generation for charge in charges),
+            **{name: _if_any([getattr(charge, name) for charge in charges]) for name in _SELDOM},
             "counters": len(charges),
             "offset": self._clock.offset,
         }
@@ -144,7 +149,7 @@ FROM decided
     def _lock(self, names: Mapping[str, str], array: Callable[[str, str], str]) -> str:
         return f"""
   SELECT k.id, k.generation = coalesce(n.generation, k.generation) AND k.{self._room("n.used")} AS fits, n.used,
-         n.reserved, n.used_below, n.reserved_below
+         {", ".join(f"coalesce(n.{name}, 0) AS {name}" for name in _SELDOM)}
   FROM unnest({", ".join(array(name, "bigint") for name in ("keys", *_CHARGES))}) AS n(id, {", ".join(_CHARGES)})
   JOIN {names["counters"]} k ON k.id = n.id
   WHERE (SELECT count(*) FROM placed) = CAST(:claims AS bigint)"""  # noqa: S608 - our own names
@@ -189,6 +194,11 @@ def _uncounted(name: str, of: str) -> str:
     is the right way for many, too.
     """
     return f"(SELECT {_array(name, of)})"
+
+
+def _if_any(values: Sequence[int]) -> str:
+    """Nothing for a column of zeros: it is shorter than the others then, and what it lacks is read as NULL."""
+    return _numbers(values) if any(values) else "{}"
 
 
 def _texts(values: Iterable[str | None]) -> str:
