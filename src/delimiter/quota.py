@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -76,16 +76,8 @@ class Delimiter(Reconciling):
         >>> quota.claim({"storage.gb": 15}, project="acme", id="volume-1").state
         'provisioned'
         """
-        request = Request(
-            resources,
-            project=project,
-            user=user,
-            id=id,
-            parent=parent,
-            external_id=external_id,
-            expires_in=None,
-        )
-        return self._admit([request], connection, _only)
+        claim = _new_claim(resources, project, user, id, parent, external_id, None)
+        return self._admit((claim,), connection, _only)
 
     def reserve(
         self,
@@ -110,19 +102,9 @@ class Delimiter(Reconciling):
         >>> quota.provision(held.id, external_id="i-4711").state
         'provisioned'
         """
-        validation.microseconds(
-            expires_in, "expires_in"
-        )  # None is no time here, though it is one in a Request
-        request = Request(
-            resources,
-            project=project,
-            user=user,
-            id=id,
-            parent=parent,
-            external_id=external_id,
-            expires_in=expires_in,
-        )
-        return self._admit([request], connection, _only)
+        time_left = validation.microseconds(expires_in, "expires_in")
+        claim = _new_claim(resources, project, user, id, parent, external_id, time_left)
+        return self._admit((claim,), connection, _only)
 
     def claim_all(
         self, requests: Iterable[Request], *, connection: CallersConnection | None = None
@@ -139,7 +121,12 @@ class Delimiter(Reconciling):
         >>> len(quota.claim_all([cluster, *nodes]))
         5
         """
-        return self._admit(list(requests), connection, list)
+        claims = tuple(_requested(request) for request in requests)
+        if not claims:
+            raise InvalidRequest("an empty list claims nothing: hand over at least one Request")
+        if len({claim.id for claim in claims}) < len(claims):
+            raise InvalidRequest("one id stands twice in the list: each claim needs an id of its own")
+        return self._admit(claims, connection, list)
 
     def provision(
         self, id: str, *, external_id: str | None = None, connection: CallersConnection | None = None
@@ -289,15 +276,10 @@ class Delimiter(Reconciling):
 
     def _admit(
         self,
-        requests: Sequence[Request],
+        claims: tuple[NewClaim, ...],
         connection: CallersConnection | None,
         told: Callable[[tuple[Claim, ...]], T],
     ) -> T:
-        claims = tuple(_new_claim(request) for request in requests)
-        if not claims:
-            raise InvalidRequest("an empty list claims nothing: hand over at least one Request")
-        if len(claims) > 1 and len({claim.id for claim in claims}) < len(claims):
-            raise InvalidRequest("one id stands twice in the list: each claim needs an id of its own")
         if self._freshness.needed:
             charged = (scope for claim in claims for scope in Scope.owned(claim.project, claim.user))
             self._freshness.freshen(list(dict.fromkeys(charged)), connection)
@@ -340,18 +322,40 @@ def _nothing(_: tuple[Claim, ...]) -> None:
     return None
 
 
-def _new_claim(request: Request) -> NewClaim:
+def _requested(request: Request) -> NewClaim:
     if not isinstance(request, Request):
         raise InvalidRequest(f"claim_all takes delimiter.Request objects, not {type(request).__name__}")
-    owner(request.project, request.user)
-    id = validation.optional_name(request.id, "id")
-    expires_in = request.expires_in
+    time_left = (
+        None if request.expires_in is None else validation.microseconds(request.expires_in, "expires_in")
+    )
+    return _new_claim(
+        request.resources,
+        request.project,
+        request.user,
+        request.id,
+        request.parent,
+        request.external_id,
+        time_left,
+    )
+
+
+def _new_claim(
+    resources: Mapping[str, int],
+    project: str | None,
+    user: str | None,
+    id: str | None,
+    parent: str | None,
+    external_id: str | None,
+    expires_in: int | None,
+) -> NewClaim:
+    """Looked through; ``expires_in`` has been already, and is in microseconds."""
+    validation.refuse_nobody(project, user)
     return NewClaim(
-        id=id if id is not None else str(uuid.uuid4()),
-        resources=validation.amounts(request.resources),
-        project=request.project,
-        user=request.user,
-        parent=validation.optional_name(request.parent, "parent"),
-        external_id=validation.optional_name(request.external_id, "external_id"),
-        expires_in=None if expires_in is None else validation.microseconds(expires_in, "expires_in"),
+        project=validation.optional_name(project, "project"),
+        user=validation.optional_name(user, "user"),
+        id=str(uuid.uuid4()) if id is None else validation.name(id, "id"),
+        resources=validation.amounts(resources),
+        parent=validation.optional_name(parent, "parent"),
+        external_id=validation.optional_name(external_id, "external_id"),
+        expires_in=expires_in,
     )

@@ -29,6 +29,8 @@ def name(value: Any, what: str) -> str:
     >>> name("John ", "user")
     'John '
     """
+    if type(value) is str and 0 < len(value) <= _LONGEST_NAME and value.isprintable():
+        return value  # as most are
     if not isinstance(value, str):
         raise InvalidRequest(f"{what} must be a string, not {type(value).__name__}")
     if not value:
@@ -60,8 +62,6 @@ def text(value: Any, what: str) -> str:
 
 
 def _only_text(value: str, what: str) -> None:
-    if value.isprintable():  # then there is none of them, and most names are
-        return
     for character in value:
         if unicodedata.category(character) in (
             "Cc",

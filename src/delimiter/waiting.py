@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -44,9 +44,9 @@ class Ticket:
         """Whether it was opened before this many seconds had passed; ask again if not."""
         return self._lock.acquire(timeout=seconds)
 
-    async def waited(self, seconds: float) -> bool:
+    def waited(self, seconds: float) -> Awaitable[bool]:
         """The same for a coroutine."""
-        return await asyncio.to_thread(self.wait, seconds)
+        return asyncio.to_thread(self.wait, seconds)
 
     def open(self) -> None:
         with suppress(RuntimeError):  # it is open

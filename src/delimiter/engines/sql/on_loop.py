@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -115,28 +115,27 @@ class _Tickets:
 
     def __init__(self) -> None:
         self.loop: Final = asyncio.get_running_loop()
-        self._younger: set[_TicketOnLoop] = set()
-        self._older: set[_TicketOnLoop] = set()
+        self._younger: list[asyncio.Future[bool]] = []
+        self._older: list[asyncio.Future[bool]] = []
         self._ticking = False
 
-    def add(self, ticket: _TicketOnLoop, seconds: float) -> None:
-        self._younger.add(ticket)
+    def future(self, seconds: float) -> asyncio.Future[bool]:
+        future = self.loop.create_future()
+        self._younger.append(future)
         if not self._ticking:
             self._ticking = True
             self.loop.call_later(seconds, self._tick, seconds)
+        return future
 
     def _tick(self, seconds: float) -> None:
         """Who has waited for as long as that, or up to twice as long, looks around."""
-        for ticket in self._older:
-            ticket.wake()
-        self._older, self._younger = self._younger, set()
+        for future in self._older:
+            if not future.done():
+                future.set_result(False)
+        self._older, self._younger = self._younger, []
         self._ticking = bool(self._older)
         if self._ticking:
             self.loop.call_later(seconds, self._tick, seconds)
-
-    def discard(self, ticket: _TicketOnLoop) -> None:
-        self._younger.discard(ticket)
-        self._older.discard(ticket)
 
 
 class _TicketOnLoop(Ticket):
@@ -149,28 +148,21 @@ class _TicketOnLoop(Ticket):
         self.gone = False
         self._tickets = tickets
         self._opened = False
-        self._future: asyncio.Future[None] | None = None
+        self._future: asyncio.Future[bool] | None = None
 
     def wait(self, seconds: float) -> bool:
-        return await_only(self.waited(seconds))
+        return self._opened or await_only(self.waited(seconds))
 
-    async def waited(self, seconds: float) -> bool:
-        if not self._opened:
-            self._future = self._tickets.loop.create_future()
-            self._tickets.add(self, seconds)
-            try:
-                await self._future
-            finally:
-                self._tickets.discard(self)
-        return self._opened
+    def waited(self, seconds: float) -> Awaitable[bool]:
+        future = self._future = self._tickets.future(seconds)
+        if self._opened:
+            future.set_result(True)
+        return future
 
     def open(self) -> None:
         self._opened = True
-        self.wake()
-
-    def wake(self) -> None:
         if self._future is not None and not self._future.done():
-            self._future.set_result(None)
+            self._future.set_result(True)
 
 
 class _Home(threading.local):
