@@ -16,7 +16,7 @@ import pytest
 
 from delimiter import ClaimConflict, Delimiter, DelimiterError, OverLimit, Request, StoreUnavailable
 from delimiter.changes import Admit, NewClaim, Provision, Release
-from delimiter.combining import _Waiting
+from delimiter.combining import Waiting
 from delimiter.engines.zookeeper import claims as claims_module
 from delimiter.engines.zookeeper import expiry as expiry_module
 from delimiter.engines.zookeeper import upkeep as upkeep_module
@@ -143,7 +143,7 @@ def test_one_who_asks_for_something_damaged_does_not_disturb_others(
     quota.claim({"cores": 1}, user="john", id="damaged")
     quota.claim({"cores": 1}, user="john", id="whole")
     engine.ground.session.client.set(engine.ground.layout.claim(digest("damaged")), b"{}")
-    waiting = [_Waiting(Release(id), engine.ticket()) for id in ("damaged", "whole")]
+    waiting = [Waiting(Release(id), engine.ticket()) for id in ("damaged", "whole")]
     quota._combiner._decide(waiting)
     assert [(one.error, one.answer) for one in waiting] == [(None, None)] * 2
     with pytest.raises(StoreUnavailable):

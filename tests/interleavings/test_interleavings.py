@@ -19,6 +19,7 @@ from delimiter.engines.sql.databases import Database
 from delimiter.engines.sql.together.gathering import Batch, Gathering
 from delimiter.engines.sql.together.mariadb import MariaDBWriter
 from delimiter.engines.sql.together.postgresql import PostgreSQLWriter
+from delimiter.engines.sql.transactions import Transactions
 from interleavings.exploring import every_order
 from interleavings.operations import BY_NAME, Hand, Operation
 from interleavings.plans import STORES, Work, carry_out, pairs, threes
@@ -139,7 +140,9 @@ def _one_statement_without_locks(patch: pytest.MonkeyPatch) -> None:
     def unlocked(text: Callable[..., str]) -> Callable[..., str]:
         return lambda *given, **how: re.sub(r" FOR (NO KEY )?UPDATE( OF k)?", "", text(*given, **how))
 
-    patch.setattr(PostgreSQLWriter, "_build", unlocked(PostgreSQLWriter._build))
+    # As a transaction of its own it has no moments between which another could come.
+    patch.setattr(Transactions, "can_at_once", lambda _: False)
+    patch.setattr(PostgreSQLWriter, "_or_left", unlocked(PostgreSQLWriter._or_left))
     patch.setattr(MariaDBWriter, "_text", unlocked(MariaDBWriter._text))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from mutations.at_once import ARRIVING
 from mutations.claims import CLAIMS
 from mutations.clusters import CLUSTERS
 from mutations.combining import COMBINING
@@ -21,6 +22,7 @@ ROOMS: Final[tuple[Room, ...]] = (
     *COUNTERS,
     *CLAIMS,
     *TOGETHER,
+    *ARRIVING,
     *COMBINING,
     *UPKEEP,
     *GUARDS,

@@ -77,36 +77,44 @@ class WayReader:
         if not starts:
             return {}
         names = {self._definitions.id_of(connection, resource): resource for resource, _ in starts}
-        resources = sorted(names)
-        own: dict[Start, Any] = {}
-        for kind in {scope.kind for _, scope in starts}:
+        own = self._own_counters(connection, names, starts)
+        above = self._above(connection, names, starts)
+        return {start: _way(own[start], *above[start]) for start in starts if start in own}
+
+    def _own_counters(
+        self, connection: sa.Connection, names: Mapping[int, str], starts: Collection[Start]
+    ) -> dict[Start, Any]:
+        found: dict[Start, Any] = {}
+        for kind, statement in self._own.items():
             scopes = sorted({scope.name for _, scope in starts if scope.kind == kind})
-            for row in self._rows(connection, self._own[kind], resources, scopes):
-                own[names[row.resource_id], Scope(kind, row.scope)] = row
-        own = {start: own[start] for start in starts if start in own}
+            for row in self._rows(connection, statement, sorted(names), scopes):
+                found[names[row.resource_id], Scope(kind, row.scope)] = row
+        return found
+
+    def _above(
+        self, connection: sa.Connection, names: Mapping[int, str], starts: Collection[Start]
+    ) -> dict[Start, tuple[int | None, list[int | None]]]:
+        """The total's counter, if there is one; and that of each ancestor, if it is limited, the parent first."""
+        resources = sorted(names)
         totals = {
             names[row.resource_id]: row.id
             for row in connection.execute(self._totals, {"resources": resources})
         }
-        projects = [scope.name for _, scope in own if scope.kind == "project"]
+        projects = {scope.name for _, scope in starts if scope.kind == "project"}
         ancestors = self._projects.above(connection, projects)
-        limited: dict[tuple[str, str], int] = {}
-        for row in self._rows(
-            connection,
-            self._limited,
-            resources,
-            sorted({name for above in ancestors.values() for name in above}),
-        ):
-            limited[names[row.resource_id], row.scope] = row.id
+        scopes = sorted({name for above in ancestors.values() for name in above})
+        limited = {
+            (names[row.resource_id], row.scope): row.id
+            for row in self._rows(connection, self._limited, resources, scopes)
+        }
         return {
-            (resource, scope): _way(
-                row,
+            (resource, scope): (
                 totals.get(resource),
                 [limited.get((resource, name)) for name in ancestors.get(scope.name, ())]
                 if scope.kind == "project"
-                else (),
+                else [],
             )
-            for (resource, scope), row in own.items()
+            for resource, scope in starts
         }
 
     def _rows(

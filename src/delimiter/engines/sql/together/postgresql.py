@@ -106,8 +106,7 @@ class PostgreSQLWriter(BatchWriter):
 WITH asked AS MATERIALIZED ({self._asked(names)}),
 placed AS ({self._insert(names, patience)} RETURNING claim_id, expires_at),
 held AS ({_hold(names)} RETURNING claim),
-locked AS MATERIALIZED ({self._lock(names, _uncounted)} AND (SELECT count(*) FROM held) > 0
-  ORDER BY k.id FOR NO KEY UPDATE OF k),
+locked AS MATERIALIZED ({self._lock(names, _uncounted)} AND (SELECT count(*) FROM held) > 0 {_IN_ORDER}),
 decided AS ({_DECIDE}),
 added AS ({_add(names)})
 SELECT CAST(CASE WHEN decided.admitted THEN '1' ELSE '{_NO_ROOM}' END AS bigint), {_TIMES} FROM decided
@@ -117,9 +116,9 @@ SELECT CAST(CASE WHEN decided.admitted THEN '1' ELSE '{_NO_ROOM}' END AS bigint)
         return f"""
 WITH asked AS MATERIALIZED ({self._asked(names)}),
 placed AS ({self._insert(names, patience)} ON CONFLICT DO NOTHING RETURNING id, claim_id, expires_at, created_at),
-locked AS MATERIALIZED ({self._lock(names, _array)} ORDER BY k.id FOR NO KEY UPDATE OF k),
+locked AS MATERIALIZED ({self._lock(names, _array)} {_IN_ORDER}),
 decided AS ({_DECIDE}),
-added AS ({_add(names)} AND decided.admitted),
+added AS ({_add(names)}),
 held AS ({_hold(names)} JOIN decided ON decided.admitted)
 SELECT decided.admitted, {_TIMES},
   CASE WHEN decided.admitted THEN NULL ELSE (SELECT CAST(json_object_agg(claim_id, id) AS text) FROM placed) END,
@@ -155,6 +154,7 @@ FROM decided
   WHERE (SELECT count(*) FROM placed) = CAST(:claims AS bigint)"""  # noqa: S608 - our own names
 
 
+_IN_ORDER: Final = "ORDER BY k.id FOR NO KEY UPDATE OF k"
 _DECIDE: Final = "SELECT count(*) = CAST(:counters AS bigint) AND bool_and(fits) AS admitted FROM locked"
 _TIMES: Final = (
     "(SELECT CAST(json_object_agg(claim_id, expires_at) AS text) FROM placed WHERE expires_at IS NOT NULL)"
@@ -174,7 +174,7 @@ def _add(names: Mapping[str, str]) -> str:
   UPDATE {names["counters"]} k
   SET used = k.used + l.used, reserved = k.reserved + l.reserved,
       used_below = k.used_below + l.used_below, reserved_below = k.reserved_below + l.reserved_below
-  FROM locked l, decided WHERE k.id = l.id"""  # noqa: S608 - our own names
+  FROM locked l, decided WHERE k.id = l.id AND decided.admitted"""  # noqa: S608 - our own names
 
 
 def _read(numbers: str | None) -> dict[str, int]:

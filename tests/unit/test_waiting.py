@@ -1,0 +1,69 @@
+"""How those who wait are let go on: one by the other, and nobody stops the row."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from delimiter.waiting import Ticket, Waits
+
+
+def row(count: int) -> tuple[list[Ticket], list[str]]:
+    tickets, ended = [Ticket() for _ in range(count)], list[str]()
+    Waits().let_go(tickets, lambda: ended.append("all"))
+    return tickets, ended
+
+
+def is_open(ticket: Ticket) -> bool:
+    return ticket.wait(0)
+
+
+def test_each_lets_the_next_go_on_and_the_last_ends_it() -> None:
+    tickets, ended = row(3)
+    for number, ticket in enumerate(tickets):
+        assert not any(is_open(later) for later in tickets[number + 1 :])
+        assert is_open(ticket)
+        assert ended == []
+        ticket.pass_on()
+        ticket.pass_on()  # again: nothing
+    assert ended == ["all"]
+
+
+def test_where_nobody_waits_it_ends_at_once() -> None:
+    assert row(0)[1] == ["all"]
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+@pytest.mark.parametrize("before", [True, False])
+def test_who_has_left_stops_nobody(left: int, before: bool) -> None:
+    """Taken out: ``gone``, and that who leaves passes on."""
+    tickets, ended = [Ticket() for _ in range(3)], list[str]()
+    if before:
+        tickets[left].leave()
+    Waits().let_go(tickets, lambda: ended.append("all"))
+    if not before:
+        tickets[left].leave()
+    for number, ticket in enumerate(tickets):
+        if number != left:
+            assert is_open(ticket)
+            ticket.pass_on()
+    assert "all" in ended
+
+
+def test_a_thread_waits_until_it_is_let_go() -> None:
+    tickets, ended = [Ticket() for _ in range(8)], threading.Event()
+
+    def wait(ticket: Ticket) -> None:
+        while not ticket.wait(20):
+            pass
+        ticket.pass_on()
+
+    threads = [threading.Thread(target=wait, args=(ticket,)) for ticket in tickets]
+    for thread in threads:
+        thread.start()
+    Waits().let_go(tickets, ended.set)
+    assert ended.wait(20)
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
