@@ -85,11 +85,11 @@ STATEMENTS: Final = (
     Mutation(
         name="placed-uncounted",
         guard="the one statement goes on only if every row could be placed",
-        without="a replay is charged again",
+        without="in a caller's transaction a replay is charged again",
         file=_POSTGRESQL,
         source="WHERE (SELECT count(*) FROM placed) = CAST(:claims AS bigint)",
         becomes="WHERE (SELECT count(*) FROM placed) <= CAST(:claims AS bigint)",
-        tests=(_KNOWN,),
+        tests=(_REPLAYED,),
     ),
     Mutation(
         name="placed-uncounted-mariadb",
