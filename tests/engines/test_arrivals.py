@@ -55,7 +55,11 @@ def told(answers: list[Answer]) -> list[Any]:
 
 def commits(sent: list[str]) -> int:
     """What is committed: by a COMMIT, or by a statement that is a transaction of its own."""
-    return sum(text == "COMMIT" or "Delimiter decides again" in text for text in sent)
+    return sum(text == "COMMIT" for text in sent) or at_once(sent)
+
+
+def at_once(sent: list[str]) -> int:
+    return sum("Delimiter decides again" in text or " COMMIT;" in text for text in sent)
 
 
 @contextmanager
@@ -97,7 +101,7 @@ def test_claims_of_many_are_made_with_one_commit(
     with statements() as sent:
         answers = engine.apply_each(changes)
     assert commits(sent) == 1
-    assert len(sent) == {"sqlite": 6, "mariadb": 2, "postgresql": 1}[store_name]
+    assert len(sent) == (6 if store_name == "sqlite" else 1)
     assert told(answers) == [[change.claims[0].id] for change in changes]
     for change, answer in zip(changes, answers, strict=True):
         claim = change.claims[0]

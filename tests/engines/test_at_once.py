@@ -1,4 +1,4 @@
-"""A batch that is a transaction of its own: one statement, without BEGIN and COMMIT, on PostgreSQL."""
+"""A batch that is a transaction of its own: one statement, in which it is committed, too."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from delimiter import Delimiter, OverLimit, StoreUnavailable
+from delimiter import Conflict, Delimiter, OverLimit, StoreUnavailable
 from delimiter.engines.sql.store import SqlEngine
-from engines.test_arrivals import admit, sound, statements, told
+from engines.test_arrivals import admit, at_once, sound, statements, told
 from proxy import CuttingProxy
 
-pytestmark = pytest.mark.stores("postgresql")
+pytestmark = pytest.mark.stores("postgresql", "mariadb")
 
 
 @pytest.fixture
@@ -34,10 +34,6 @@ def engine_of(quota: Delimiter) -> SqlEngine:
     return quota._engine
 
 
-def at_once(sent: list[str]) -> int:
-    return sum("Delimiter decides again" in text for text in sent)
-
-
 def test_what_the_statement_cannot_keep_is_taken_back(quota: Delimiter) -> None:
     """Guard: it fails. Nothing else would take back the claims that it has placed."""
     engine = engine_of(quota)
@@ -50,6 +46,7 @@ def test_what_the_statement_cannot_keep_is_taken_back(quota: Delimiter) -> None:
     sound(quota, acme=8)
 
 
+@pytest.mark.stores("postgresql")
 def test_where_it_was_full_no_error_comes_into_the_servers_log(quota: Delimiter) -> None:
     """Guard: ``likely``. At a limit that is always nearly reached each batch would fail, and be written there."""
     engine = engine_of(quota)
@@ -91,6 +88,7 @@ def test_a_statement_without_an_answer_is_in_doubt(store_url: str, quota: Delimi
     sound(quota, acme=3)
 
 
+@pytest.mark.stores("postgresql")
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 def test_another_default_level_of_the_database_is_noticed(store_url: str, level: str) -> None:
     """Guard: ``can_at_once``; a statement outside transactions is of the default level, and would fail at a meeting."""
@@ -113,7 +111,7 @@ def test_it_waits_no_longer_than_a_call_on_a_services_engine(store_url: str) -> 
     with Delimiter(service, timeout=0.5) as quota, service.connect() as keeper:
         engine = engine_of(warm(quota))
         keeper.exec_driver_sql("SELECT 1 FROM delimiter_counters FOR UPDATE")
-        with pytest.raises(Exception, match="lock timeout"):
+        with pytest.raises(Conflict, match="(?i)lock"):
             engine.apply([admit("a")])
         keeper.rollback()
         sound(quota, acme=2)

@@ -23,6 +23,16 @@ AT_ONCE: Final = (
         tests=("engines/test_at_once.py::test_what_the_statement_cannot_keep_is_taken_back",),
     ),
     Mutation(
+        name="at-once-kept-in-part-mariadb",
+        guard="on MariaDB it takes back what it has written where not all fit",
+        without="its claims are there, and nobody is charged for them",
+        file="engines/sql/together/mariadb.py",
+        source="{fits} COMMIT; ELSE ROLLBACK; END IF;",
+        becomes="{fits} COMMIT; ELSE COMMIT; END IF;",
+        tests=("engines/test_at_once.py::test_what_the_statement_cannot_keep_is_taken_back",),
+        store="mariadb",
+    ),
+    Mutation(
         name="at-once-at-the-limit",
         guard="where it was full a batch is not made by a statement that would fail",
         without="a project at its limit fills the server's log with errors",

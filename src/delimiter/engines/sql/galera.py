@@ -78,6 +78,11 @@ class Galera:
             self._known = row is not None and row[1] == "ON"
         return self._known
 
+    @property
+    def is_none(self) -> bool:
+        """Whether it is known not to be one."""
+        return self._known is False
+
     def catch_up(self, connection: sa.Connection, *, ours: bool) -> None:
         """At the start of a transaction: see what was committed before, on any node.
 

@@ -54,6 +54,8 @@ class Transactions:
         self._writers = None if on_loop or self.database.row_locks else threading.Lock()
         #: Writes nothing, but takes SQLite's write lock.
         self._no_op = no_op
+        #: The level that stands for no transaction at all, where it costs nothing to go there.
+        self._outside = None if self.database.default_isolation is None else "AUTOCOMMIT"
         self._reads_committed: bool | None = None
 
     @contextmanager
@@ -73,25 +75,29 @@ class Transactions:
 
     @contextmanager
     def at_once(self) -> Iterator[sa.Connection]:
-        """A connection on which every statement is a transaction of its own, at READ COMMITTED.
+        """A connection for one statement that is a transaction of its own, at READ COMMITTED, or that ends its own.
 
-        It takes no other round trip; but a connection that is lost meanwhile leaves in doubt whether it was committed.
+        It takes no other round trip for that; but if it is lost meanwhile it is in doubt whether it was committed. The
+        statement has to bound its waits itself.
         """
-        with self._connected("AUTOCOMMIT") as connection:
+        with self._connected(self._outside) as connection:
             try:
                 yield connection
             except SQLAlchemyError as error:
                 raise self._translated(error, at_once=True) from error
 
     def can_at_once(self) -> bool:
-        """Whether :meth:`at_once` is there, and at READ COMMITTED: the level is the server's or the role's default."""
+        """Whether there is such a statement here.
+
+        Outside transactions it is of the server's or the role's default level: that must be READ COMMITTED. On Galera
+        it would be committed before it can be seen whether it is all there.
+        """
+        if self._outside is None:
+            return self.database.row_locks and self.galera.is_none
         if self._reads_committed is None:
-            if self.database.default_isolation is None:
-                self._reads_committed = False
-            else:
-                with self.reading() as reading:
-                    level = reading.exec_driver_sql(self.database.default_isolation).scalar_one()
-                self._reads_committed = level.upper() == self.database.isolation
+            with self.reading() as reading:
+                level = reading.exec_driver_sql(str(self.database.default_isolation)).scalar_one()
+            self._reads_committed = level.upper() == self.database.isolation
         return self._reads_committed
 
     @contextmanager
@@ -130,8 +136,7 @@ class Transactions:
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """For what only reads: no lock is taken, and each statement sees what is committed when it begins."""
-        alone = None if self.database.default_isolation is None else "AUTOCOMMIT"
-        with self._connected(alone) as connection, self.translating():
+        with self._connected(self._outside) as connection, self.translating():
             yield connection
 
     def listening(self) -> Any | None:

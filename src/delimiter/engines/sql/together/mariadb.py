@@ -40,15 +40,43 @@ class MariaDBWriter(BatchWriter):
     def write(
         self, connection: sa.Connection, batch: Batch, *, joined: bool = False, patience: float | None = None
     ) -> Written:
+        row = self._execute(connection, batch, patience, joined=joined)
+        if row.placed != len(batch.claims):
+            return Written(admitted=False)
+        if row.fitted == len(batch.charges):
+            if self._galera.is_one(connection) and not self._are_there(connection, batch.claims):
+                raise Conflict("another node's transaction came first")
+            return Written(admitted=True, times=batch.times(row.n))
+        placed = self._placed(connection, [claim.id for claim in batch.claims]) if joined else {}
+        return Written(admitted=False, placed=placed, locked=True, now=row.n)
+
+    def write_at_once(
+        self, connection: sa.Connection, batch: Batch, *, patience: float | None = None
+    ) -> Written:
+        """It ends the transaction that it begins; what it holds is written before the counters are locked."""
+        row = self._execute(connection, batch, patience, at_once=True)
+        locked = row.placed == len(batch.claims)
+        if locked and row.fitted == len(batch.charges):
+            return Written(admitted=True, times=batch.times(row.n))
+        return Written(admitted=False, locked=locked)
+
+    def _execute(
+        self,
+        connection: sa.Connection,
+        batch: Batch,
+        patience: float | None,
+        *,
+        joined: bool = False,
+        at_once: bool = False,
+    ) -> Any:
         if self._named is None:
             quote = connection.dialect.identifier_preparer.quote
             self._named = {
                 **self._names(connection),
                 "by claim": quote(f"{self._tables.prefix}claims_claim_id"),
             }
-        claims, charges = batch.claims, batch.charges
         values: list[Any] = [self._clock.offset]
-        for claim in claims:
+        for claim in batch.claims:
             values += (
                 claim.id,
                 claim.project,
@@ -62,15 +90,8 @@ class MariaDBWriter(BatchWriter):
         if not joined:
             for amount in batch.amounts:
                 values += amount
-        row = connection.exec_driver_sql(self._text(batch, patience, joined=joined), tuple(values)).one()
-        if row.placed != len(claims):
-            return Written(admitted=False)
-        if row.fitted == len(charges):
-            if self._galera.is_one(connection) and not self._are_there(connection, claims):
-                raise Conflict("another node's transaction came first")
-            return Written(admitted=True, times=batch.times(row.n))
-        placed = self._placed(connection, [claim.id for claim in claims]) if joined else {}
-        return Written(admitted=False, placed=placed, locked=True, now=row.n)
+        text = self._text(batch, patience, joined=joined, at_once=at_once)
+        return connection.exec_driver_sql(text, tuple(values)).one()
 
     def _are_there(self, connection: sa.Connection, claims: Sequence[NewClaim]) -> bool:
         """Whether it is still the transaction that the claims were placed in.
@@ -89,10 +110,11 @@ class MariaDBWriter(BatchWriter):
         )
         return {row.claim_id: row.id for row in rows}
 
-    def _text(self, batch: Batch, patience: float | None, *, joined: bool) -> str:
+    def _text(self, batch: Batch, patience: float | None, *, joined: bool, at_once: bool) -> str:
         assert self._named is not None
         names, charges = self._named, batch.charges
-        place, hold = self._one_by_one(batch) if joined else self._at_once(batch)
+        place, held = self._one_by_one(batch) if joined else self._all_rows(batch)
+        hold = f" INSERT INTO {names['allocations']} (claim, resource_id, amount){held};"
         changed = ", ".join(
             f"{name} = {name} + {_by_id({n: getattr(c, name) for n, c in charges.items()}, '0')}"
             for name in _CHARGES
@@ -101,24 +123,29 @@ class MariaDBWriter(BatchWriter):
         used = _by_id({number: charge.used for number, charge in charges.items()}, "0")
         begun = {n: c.generation for n, c in charges.items() if c.generation is not None}
         generations = _by_id(begun, "generation")
-        wanted = f"FROM {names['counters']} FORCE INDEX (PRIMARY) WHERE id IN ({','.join(map(str, charges))})"
+        # All of them, in the order of the key, and only that key's rows: a small table would be scanned whole.
+        of_all = f"{names['counters']} FORCE INDEX (PRIMARY)"
+        wanted = f"WHERE id IN ({','.join(map(str, charges))})"
+        lock = (
+            f" SELECT SUM(generation = {generations} AND {self._room(used)}) INTO fitted FROM {of_all} {wanted}"  # noqa: S608
+            " FOR UPDATE;"
+        )
+        fits = f" IF fitted = {len(charges)} THEN UPDATE {of_all} SET {changed} {wanted};"  # noqa: S608
+        if at_once:
+            begin, go_on, back = "", f"{hold}{lock}{fits} COMMIT; ELSE ROLLBACK; END IF;", " ROLLBACK;"
+        else:
+            begin, go_on = " SAVEPOINT delimiter_together;", f"{lock}{fits}{hold} END IF;"
+            back = " ROLLBACK TO SAVEPOINT delimiter_together;"
         return (
-            "BEGIN NOT ATOMIC DECLARE n BIGINT; DECLARE placed INT DEFAULT 0; DECLARE fitted INT DEFAULT 0;"  # noqa: S608
+            "BEGIN NOT ATOMIC DECLARE n BIGINT; DECLARE placed INT DEFAULT 0; DECLARE fitted INT DEFAULT 0;"
             f"{''.join(f' DECLARE c{number} BIGINT;' for number in range(len(batch.claims))) if joined else ''}"
             f"{'' if patience is None else _briefly(patience)}"
-            f" SAVEPOINT delimiter_together; SET n = {self._now} + %s;{place}"
-            f" IF placed = {len(batch.claims)} THEN"
-            # All of them, in the order of the key, and only that key's rows: a small table would be scanned whole.
-            f" SELECT SUM(generation = {generations} AND {self._room(used)}) INTO fitted {wanted} FOR UPDATE;"
-            f" IF fitted = {len(charges)} THEN"
-            f" UPDATE {names['counters']} FORCE INDEX (PRIMARY) SET {changed}"
-            f" WHERE id IN ({','.join(map(str, charges))});"
-            f" INSERT INTO {names['allocations']} (claim, resource_id, amount){hold};"
-            " END IF; ELSE ROLLBACK TO SAVEPOINT delimiter_together; END IF;"
+            f"{begin} SET n = {self._now} + %s;{place}"
+            f" IF placed = {len(batch.claims)} THEN{go_on} ELSE{back} END IF;"
             f"{'' if patience is None else _AS_BEFORE} SELECT placed, fitted, n; END"
         )
 
-    def _at_once(self, batch: Batch) -> tuple[str, str]:
+    def _all_rows(self, batch: Batch) -> tuple[str, str]:
         """All rows of claims by one INSERT; what they hold finds them by their ids."""
         assert self._named is not None
         held = ",".join(["(%s,%s,%s)"] * len(batch.amounts))

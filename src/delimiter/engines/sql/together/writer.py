@@ -57,7 +57,7 @@ class BatchWriter(ABC):
     def write_at_once(
         self, connection: sa.Connection, batch: Batch, *, patience: float | None = None
     ) -> Written:
-        """The same as a transaction of its own: all of it is committed, or nothing."""
+        """The same as a transaction of its own, where there is such a thing: all of it is committed, or nothing."""
         raise NotImplementedError
 
     def _names(self, connection: sa.Connection) -> dict[str, str]:
