@@ -19,7 +19,6 @@ from __future__ import annotations
 import copy
 import itertools
 import os
-import random
 import threading
 import time
 from collections import deque
@@ -29,17 +28,15 @@ from typing import Final
 from delimiter.changes import Admit, Change, Provision, Release, Resize
 from delimiter.engine import Answer, Engine
 from delimiter.errors import Conflict, DelimiterError, StoreUnavailable
-from delimiter.waiting import Ticket
+from delimiter.waiting import Ticket, pauses
 
 __all__ = ["Combiner", "Waiting"]
 
 #: Calls that may wait; more than that are told to come back.
 _MOST_WAITING: Final = 10_000
 
-#: How often a batch is begun anew at once, and how long (seconds) the first pause before that may be; each next one
-#: may be twice as long.
+#: How often a batch is begun anew.
 _MORE_ATTEMPTS: Final = 4
-_FIRST_PAUSE: Final = 0.002
 
 #: How often a change is made with others before it is made alone: it may be in conflict with one of them.
 _ATTEMPTS_TOGETHER: Final = 5
@@ -268,13 +265,11 @@ class Combiner:
 
     def _decided(self, changes: Sequence[Change]) -> list[Answer]:
         """Again for all of them, where another process was quicker: apart they would only meet it again one by one."""
-        longest = _FIRST_PAUSE
-        for _ in range(_MORE_ATTEMPTS):
+        for _, pause in zip(range(_MORE_ATTEMPTS), pauses(), strict=False):
             try:
                 return self._engine.apply_each(changes)
             except Conflict as conflict:
                 if not conflict.retryable:
                     raise
-            self._engine.pause(random.uniform(0, longest))  # noqa: S311 - jitter, so that they do not meet again
-            longest *= 2
+            self._engine.pause(pause)
         return self._engine.apply_each(changes)

@@ -6,7 +6,6 @@ asked, and :class:`delimiter.Delimiter` the verbs on claims.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -19,6 +18,7 @@ from delimiter.engine import ClaimQuery, Engine, OpenOptions, open_engine
 from delimiter.errors import Conflict, DelimiterError, StoreUnavailable
 from delimiter.freshness import Freshness
 from delimiter.model import Claim, Drift
+from delimiter.waiting import pauses
 
 if TYPE_CHECKING:
     from delimiter.model import CallersConnection
@@ -33,10 +33,6 @@ _BATCH: Final = 200
 
 #: Claims fetched at a time: an iterator holds one page, whatever the number of claims.
 _PAGE: Final = 500
-
-#: Waits between attempts start near the time of one transaction and stay far below any timeout.
-_FIRST_PAUSE: Final = 0.002
-_LONGEST_PAUSE: Final = 0.25
 
 
 class Desk:
@@ -170,7 +166,7 @@ class Desk:
                 error.claim_id = claim_id
                 raise
         deadline = time.monotonic() + self._timeout
-        longest = _FIRST_PAUSE
+        waits = pauses()
         in_doubt = False
         while True:
             try:
@@ -183,11 +179,10 @@ class Desk:
                     raise
                 if not (error.retryable or in_doubt):
                     raise self._gave_up(error, claim_id, in_doubt=False) from error
-                pause = random.uniform(0, longest)  # noqa: S311 - jitter, so that those who met do not meet again
+                pause = next(waits)
                 if time.monotonic() + pause > deadline:
                     raise self._gave_up(error, claim_id, in_doubt=in_doubt) from error
                 self._engine.pause(pause)
-                longest = min(longest * 2, _LONGEST_PAUSE)
 
     def _gave_up(self, error: DelimiterError, claim_id: str | None, *, in_doubt: bool) -> Exception:
         if isinstance(error, Conflict) and not in_doubt:

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Final, TypeVar
 
-__all__ = ["Bell", "Ticket", "Waits"]
+__all__ = ["Bell", "Ticket", "Waits", "pauses"]
 
 T = TypeVar("T")
+
+#: Waits between attempts start near the time of one transaction and stay far below any timeout (seconds).
+_FIRST_PAUSE: Final = 0.002
+_LONGEST_PAUSE: Final = 0.25
+
+
+def pauses(*, first: float = _FIRST_PAUSE, longest: float = _LONGEST_PAUSE) -> Iterator[float]:
+    """How long to wait before each next attempt, in seconds: up to twice as long each time, and at random.
+
+    So those who met do not meet again. ("Full jitter", by Brooker, 2015.)
+    """
+    most = first
+    while True:
+        yield random.uniform(0, most)  # noqa: S311 - not a secret
+        most = min(most * 2, longest)
 
 
 class Bell:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any, ClassVar, Final, TypeVar
 import sqlalchemy as sa
 
 from delimiter.bench.scenario import Scenario
+from delimiter.waiting import pauses
 
 __all__ = ["AsyncWay", "Counted", "Place", "Stopped", "ThreadedWay", "Way", "again"]
 
@@ -174,7 +174,7 @@ class AsyncWay(Way):
 
 def again(call: Callable[[], T], wrong: Callable[[Exception], bool], stopping: Callable[[], bool]) -> T:
     """Call, in new transactions, until it is decided; the waits grow, and differ between those who met."""
-    longest = _FIRST_PAUSE
+    waits = pauses(first=_FIRST_PAUSE, longest=_LONGEST_PAUSE)
     while True:
         try:
             return call()
@@ -183,5 +183,4 @@ def again(call: Callable[[], T], wrong: Callable[[Exception], bool], stopping: C
                 raise
         if stopping():
             raise Stopped
-        time.sleep(random.uniform(0, longest))  # noqa: S311 - jitter
-        longest = min(2 * longest, _LONGEST_PAUSE)
+        time.sleep(next(waits))

@@ -16,6 +16,7 @@ from delimiter.conformance.contract import OWNERS, Contract, Whom, plant, used
 from delimiter.conformance.counting import Bundles, assert_counts, assert_full, together, total
 from delimiter.conformance.own_rows import OwnRows
 from delimiter.engine import Capability
+from delimiter.waiting import pauses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 
 #: Seconds after which a caller who begins anew and anew has been locked out.
 _PATIENCE: Final = 60.0
-
-#: Seconds: what is waited at most before the first new beginning, and before any.
-_FIRST_PAUSE: Final = 0.002
-_LONGEST_PAUSE: Final = 0.25
 
 _LEVELS = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
@@ -254,11 +251,11 @@ def _until_decided(transaction: object) -> int:
     assert callable(transaction)
     # By time, not by attempts: on a busy machine others need time to commit what stands in the way.
     deadline = time.monotonic() + _PATIENCE
-    longest = _FIRST_PAUSE
-    while time.monotonic() < deadline:
+    for pause in pauses():
+        if time.monotonic() > deadline:
+            break
         try:
             return int(transaction())
         except (Conflict, sa.exc.DBAPIError):  # the latter: the caller's own statement met somebody else's
-            threading.Event().wait(random.uniform(0, longest))
-            longest = min(longest * 2, _LONGEST_PAUSE)
+            threading.Event().wait(pause)
     raise AssertionError("a transaction was never decided")

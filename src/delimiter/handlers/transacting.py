@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from delimiter import validation
 from delimiter.engines.sql.databases import Fault, database_of
 from delimiter.errors import Conflict, InvalidRequest, Unsupported
 from delimiter.handlers.arguments import Asked, Handler
+from delimiter.waiting import pauses
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -141,17 +141,16 @@ class _Attempts:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
-        self._longest = _FIRST_PAUSE
+        self._pauses = pauses(first=_FIRST_PAUSE, longest=_LONGEST_PAUSE)
 
     def pause_after(self, error: Exception, connection: Any) -> float:
         """Seconds until the next attempt; raises what is not to be tried again."""
         conflict = as_conflict(error, connection)
         if conflict is None or not conflict.retryable:
             raise error
-        pause = random.uniform(0, self._longest)  # noqa: S311 - so that those who met do not meet again
+        pause = next(self._pauses)
         if time.monotonic() + pause > self._deadline:
             raise Conflict(f"not decided within {self._seconds:g} s: {conflict}") from error
-        self._longest = min(self._longest * 2, _LONGEST_PAUSE)
         return pause
 
 
