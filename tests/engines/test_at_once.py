@@ -69,7 +69,7 @@ def test_where_it_was_full_no_error_comes_into_the_servers_log(quota: Delimiter)
 
 @pytest.mark.leaves_connections
 def test_a_statement_without_an_answer_is_in_doubt(store_url: str, quota: Delimiter) -> None:
-    """Guard: ``at_once`` of ``Transactions._translated``; it may have been committed when the wire is cut."""
+    """Guard: ``at_once`` of ``DriverErrors._translated``; it may have been committed when the wire is cut."""
     url = sa.make_url(store_url)
     assert url.host is not None
     assert url.port is not None

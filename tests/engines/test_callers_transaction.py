@@ -113,7 +113,7 @@ class _Pretended(sa.Connection):
 
 
 def test_a_dead_connection_and_a_failed_transaction(quota: Delimiter, store_url: str) -> None:
-    """Guard: `Transactions._translated`: no driver's exception comes out, and nothing is decided on a dead one."""
+    """Guard: `DriverErrors._translated`: no driver's exception comes out, and nothing is decided on a dead one."""
     engine = sa.create_engine(store_url)
     with engine.connect() as connection:
         connection.execute(sa.text("SELECT 1"))

@@ -45,7 +45,7 @@ AT_ONCE: Final = (
         name="at-once-lost",
         guard="a statement of its own that was not answered is in doubt",
         without="who is told that nothing happened asks for something else, and both are there",
-        file="engines/sql/transactions.py",
+        file="engines/sql/driver_errors.py",
         source="in_doubt=at_once and passing",
         becomes="in_doubt=False",
         tests=("engines/test_at_once.py::test_a_statement_without_an_answer_is_in_doubt",),

@@ -76,7 +76,7 @@ ERRORS: Final = (
         name="commit-taken-for-refused",
         guard="a COMMIT without an answer is in doubt",
         without="the caller is told that nothing has happened, though it may have",
-        file=_TRANSACTIONS,
+        file="engines/sql/driver_errors.py",
         source='return StoreUnavailable(f"no answer to COMMIT: {text}", in_doubt=True)',
         becomes='return StoreUnavailable(f"no answer to COMMIT: {text}", in_doubt=False)',
         tests=("engines/test_transactions.py::test_a_commit_without_an_answer_is_in_doubt",),
