@@ -3,7 +3,7 @@
 The servers are started for it. It takes about an hour; ``--quick`` some minutes, with the same scenarios and less time
 for each. ``benchmarks/goals.py`` then says which goals were reached.
 
-    python benchmarks/databases.py [--quick] [--only postgresql] [--store NAME=URL …] [--seed 1]
+    python benchmarks/databases.py [--quick] [--seconds 2] [--rounds 3] [--only postgresql] [--store NAME=URL …]
 """
 
 from __future__ import annotations
@@ -51,11 +51,13 @@ PLANS: Final[Mapping[str, Mapping[str, Any]]] = {
 def run(name: str, url: str, options: argparse.Namespace, console: Console) -> Report:
     ways = [*WAYS.values(), *([Placement] if name == "mariadb" else [])]
     lengths = (
-        {"seconds": 0.4, "warm_up": 0.3, "rounds": 1} if options.quick else {"seconds": 2.0, "rounds": 3}
+        {"seconds": 0.4, "warm_up": 0.3, "rounds": 1}
+        if options.quick
+        else {"seconds": options.seconds, "rounds": options.rounds}
     )
     settings = {**PLANS.get(name, PLANS["postgresql"]), **lengths, "seed": options.seed, "ways": ways}
-    if options.quick and "claims" in settings:
-        settings["claims"] = settings["claims"][:2]
+    most = 10_000 if options.quick else options.most_claims
+    settings["claims"] = [claims for claims in settings["claims"] if claims <= most]
     bar = Progress(
         BarColumn(),
         MofNCompleteColumn(),
@@ -76,6 +78,9 @@ def run(name: str, url: str, options: argparse.Namespace, console: Console) -> R
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="less time for everything: to see that it works")
+    parser.add_argument("--seconds", type=float, default=2.0, help="measured of each way in a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--most-claims", type=int, default=10**6, help="that are there before")
     parser.add_argument("--only", action="append", default=[], choices=STORES)
     parser.add_argument("--store", action="append", default=[], metavar="NAME=URL")
     parser.add_argument("--seed", type=int, default=1)
