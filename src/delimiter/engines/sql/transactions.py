@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -123,9 +123,11 @@ class Transactions(DriverErrors):
             yield
         finally:
             if self.database.unbound_waits is not None:
-                with suppress(SQLAlchemyError):  # a dead connection keeps no settings
+                try:
                     connection.rollback()
                     connection.exec_driver_sql(self.database.unbound_waits)
+                except SQLAlchemyError:  # dead, or it may have kept the setting: nobody is to have it
+                    connection.invalidate()
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:

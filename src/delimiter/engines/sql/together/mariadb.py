@@ -15,9 +15,6 @@ from delimiter.errors import Conflict
 
 __all__ = ["MariaDBWriter"]
 
-#: Waits for locks are bounded by the session's setting; it is put back, also where a statement fails.
-_AS_BEFORE: Final = " SET SESSION innodb_lock_wait_timeout = usually;"
-
 _CHARGES: Final = ("used", "reserved", "used_below", "reserved_below")
 
 
@@ -136,13 +133,18 @@ class MariaDBWriter(BatchWriter):
         else:
             begin, go_on = " SAVEPOINT delimiter_together;", f"{lock}{fits}{hold} END IF;"
             back = " ROLLBACK TO SAVEPOINT delimiter_together;"
+        # For this statement alone, however it ends.
+        briefly = (
+            ""
+            if patience is None
+            else f"SET STATEMENT innodb_lock_wait_timeout = {max(1, round(patience))} FOR "
+        )
         return (
-            "BEGIN NOT ATOMIC DECLARE n BIGINT; DECLARE placed INT DEFAULT 0; DECLARE fitted INT DEFAULT 0;"
+            f"{briefly}BEGIN NOT ATOMIC DECLARE n BIGINT; DECLARE placed INT DEFAULT 0; DECLARE fitted INT DEFAULT 0;"
             f"{''.join(f' DECLARE c{number} BIGINT;' for number in range(len(batch.claims))) if joined else ''}"
-            f"{'' if patience is None else _briefly(patience)}"
             f"{begin} SET n = {self._now} + %s;{place}"
             f" IF placed = {len(batch.claims)} THEN{go_on} ELSE{back} END IF;"
-            f"{'' if patience is None else _AS_BEFORE} SELECT placed, fitted, n; END"
+            " SELECT placed, fitted, n; END"
         )
 
     def _all_rows(self, batch: Batch) -> tuple[str, str]:
@@ -180,11 +182,3 @@ class MariaDBWriter(BatchWriter):
 def _by_id(values: Mapping[int, int], otherwise: str) -> str:
     cases = "".join(f" WHEN {number} THEN {value}" for number, value in values.items())
     return f"CASE id{cases} ELSE {otherwise} END" if cases else otherwise
-
-
-def _briefly(patience: float) -> str:
-    return (
-        " DECLARE usually INT DEFAULT @@SESSION.innodb_lock_wait_timeout;"
-        f" DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN{_AS_BEFORE} RESIGNAL; END;"
-        f" SET SESSION innodb_lock_wait_timeout = {max(1, round(patience))};"
-    )
