@@ -17,7 +17,9 @@ from interleavings.stage import Kind, Stage, Step
 __all__ = ["Gates"]
 
 _LOCKS: Final = re.compile(r"\bFOR (NO KEY UPDATE|UPDATE|SHARE|KEY SHARE)\b|\bLOCK IN SHARE MODE\b")
-_UNNOTICED: Final = re.compile(r"\s*(SAVEPOINT|RELEASE SAVEPOINT|SET)\b")
+#: A compound statement that ends its transaction itself.
+_COMMITS: Final = re.compile(r" COMMIT;")
+_UNNOTICED: Final = re.compile(r"\s*(SAVEPOINT|RELEASE SAVEPOINT|SET(?! STATEMENT))\b")
 _TABLES: Final = re.compile(r"\b(?:delimiter|service)_[a-z]+\b")
 _SPACE: Final = re.compile(r"\s+")
 
@@ -42,12 +44,15 @@ class Gates:
         sa.event.listen(engine, "rollback", self._at_rollback)
         sa.event.listen(engine, "handle_error", self._at_error)
 
-    def _step(self, statement: str, *, first: bool) -> Step:
+    def _step(self, statement: str, *, first: bool, outside: bool) -> Step:
+        """``outside``: of any transaction, so that what it writes is committed with it."""
         text = _SPACE.sub(" ", statement).strip()
         if text.startswith("ROLLBACK TO"):
             return Step(Kind.ROLLBACK, text)
         plain = text.startswith("SELECT") and not _LOCKS.search(text)
         kind = Kind.READ if plain and self._level != "SERIALIZABLE" else Kind.TOUCH
+        if _COMMITS.search(text) or (outside and not plain):
+            kind = Kind.COMMIT
         tables = None if self._all_together else frozenset(_TABLES.findall(text)) or None
         # PostgreSQL's snapshot is the first statement's, MariaDB's the first plain read's.
         takes_snapshot = self._level != "READ COMMITTED" and (first or kind is Kind.READ)
@@ -58,7 +63,8 @@ class Gates:
             return
         first = connection.info.get(_BEGUN) is not connection.get_transaction()
         connection.info[_BEGUN] = connection.get_transaction()
-        step = self._step(statement, first=first)
+        outside = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+        step = self._step(statement, first=first, outside=outside)
         if step.kind is Kind.TOUCH:
             connection.info.setdefault(_TOUCHED, []).append(step.tables)
         self._stage.gate(step, _session(connection))

@@ -50,7 +50,7 @@ class Step:
     takes_snapshot: bool = False
 
     def __str__(self) -> str:
-        return self.text if self.kind in {Kind.READ, Kind.TOUCH} else self.kind.value.upper()
+        return self.text or self.kind.value.upper()
 
 
 def independent(one: Step, other: Step) -> bool:
