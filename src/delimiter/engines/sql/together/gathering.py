@@ -49,9 +49,9 @@ class Batch:
         return {claim.id: now + claim.expires_in for claim in self.claims if claim.expires_in is not None}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Paths:
-    """What an owner's claims of some resources are charged to."""
+    """What an owner's claims of some resources are charged to. Found in a dictionary by what it is, not by contents."""
 
     #: The resources, with their numbers.
     resources: tuple[tuple[str, int], ...]
@@ -72,6 +72,7 @@ class Gathering:
     def gather(self, changes: Sequence[Change], numbers: Iterable[int] | None = None) -> Batch:
         """The values for those changes that are of new claims which hang on nothing and whose ways are remembered."""
         batch = Batch()
+        sums: dict[_Paths, _Sums] = {}
         for number in range(len(changes)) if numbers is None else numbers:
             change = changes[number]
             if not isinstance(change, Admit) or change.existing:
@@ -80,8 +81,10 @@ class Gathering:
             if paths is None:
                 continue
             for claim, its in zip(change.claims, paths, strict=True):
-                _add(batch, claim, its)
+                _add(batch, sums, claim, its)
             batch.lists[number] = change.claims
+        for its, of_all in sums.items():
+            _charge(batch, its, of_all)
         if not batch.of_one_moment or any(charge.used > CEILING for charge in batch.charges.values()):
             return Batch()
         batch.claims.sort(key=_by_id)
@@ -162,27 +165,46 @@ class Gathering:
         return _Paths(tuple(resources), tuple(counters.values()), ways)
 
 
-def _add(batch: Batch, claim: NewClaim, paths: _Paths) -> None:
-    id, amounts, reserved = claim.id, claim.resources, claim.expires_in is not None
+@dataclass(slots=True)
+class _Sums:
+    """What all claims of a batch take that are charged alike, by resource; and how much of it is reserved."""
+
+    used: dict[str, int] = field(default_factory=dict)
+    reserved: dict[str, int] = field(default_factory=dict)
+
+    def add(self, claim: NewClaim) -> None:
+        for of in (self.used,) if claim.expires_in is None else (self.used, self.reserved):
+            for name, amount in claim.resources.items():
+                of[name] = of.get(name, 0) + amount
+
+
+def _add(batch: Batch, sums: dict[_Paths, _Sums], claim: NewClaim, paths: _Paths) -> None:
+    id, amounts = claim.id, claim.resources
+    batch.claims.append(claim)
     batch.amounts += [(id, number, amounts[name]) for name, number in paths.resources]
+    of_all = sums.get(paths)
+    if of_all is None:
+        of_all = sums[paths] = _Sums()
+    of_all.add(claim)
+
+
+def _charge(batch: Batch, paths: _Paths, of_all: _Sums) -> None:
     charges = batch.charges
     for number, resource, below, generation in paths.counters:
-        amount = amounts[resource]
+        used, reserved = of_all.used[resource], of_all.reserved.get(resource, 0)
         charge = charges.get(number)
         if charge is None:
-            charge = charges[number] = Charge(amount, generation=generation)
+            charge = charges[number] = Charge(used, reserved, generation=generation)
         else:
-            charge.used += amount
+            charge.used += used
+            charge.reserved += reserved
             if charge.generation is None:
                 charge.generation = generation
             elif generation is not None and charge.generation != generation:
                 batch.of_one_moment = False
-        if reserved:
-            charge.reserved += amount
         if below:
-            charge.used_below += amount
-            charge.reserved_below += amount if reserved else 0
-    batch.claims.append(claim)
+            charge.used_below += used
+            charge.reserved_below += reserved
 
 
 def _by_id(claim: NewClaim) -> str:
