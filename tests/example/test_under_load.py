@@ -52,8 +52,10 @@ class Client:
         headers = {**self._headers, "Idempotency-Key": key}
         both = [self._http.post("/clusters", headers=headers, json=sizes) for _ in range(times)]
         answers = await asyncio.gather(*both)
+        # Asked twice, the second may come so late that somebody of the same user has deleted what the first has made.
+        expected = {200, 202, 403} if times == 1 else {200, 202, 403, 410}
         for answer in answers:
-            self._note("create", answer, {200, 202, 403})
+            self._note("create", answer, expected)
         made = {answer.json()["id"] for answer in answers if answer.is_success}
         assert len(made) <= 1
 
