@@ -133,19 +133,32 @@ class MariaDBWriter(BatchWriter):
         else:
             begin, go_on = " SAVEPOINT delimiter_together;", f"{lock}{fits}{hold} END IF;"
             back = " ROLLBACK TO SAVEPOINT delimiter_together;"
-        # For this statement alone, however it ends.
-        briefly = (
-            ""
-            if patience is None
-            else f"SET STATEMENT innodb_lock_wait_timeout = {max(1, round(patience))} FOR "
+        first, briefly, as_before = (
+            ("", "", "") if patience is None else self._bounded(max(1, round(patience)))
         )
         return (
-            f"{briefly}BEGIN NOT ATOMIC DECLARE n BIGINT; DECLARE placed INT DEFAULT 0; DECLARE fitted INT DEFAULT 0;"
+            f"{first}BEGIN NOT ATOMIC DECLARE n BIGINT; DECLARE placed INT DEFAULT 0; DECLARE fitted INT DEFAULT 0;"
             f"{''.join(f' DECLARE c{number} BIGINT;' for number in range(len(batch.claims))) if joined else ''}"
-            f"{begin} SET n = {self._now} + %s;{place}"
+            f"{briefly}{begin} SET n = {self._now} + %s;{place}"
             f" IF placed = {len(batch.claims)} THEN{go_on} ELSE{back} END IF;"
-            " SELECT placed, fitted, n; END"
+            f"{as_before} SELECT placed, fitted, n; END"
         )
+
+    def _bounded(self, seconds: int) -> tuple[str, str, str]:
+        """The bound on waits for locks: before the statement, at its beginning, and put back at its end.
+
+        For the statement alone, however it ends; a node of Galera, which may end a compound in its midst, is told for
+        the session.
+        """
+        if self._galera.is_none:
+            return f"SET STATEMENT innodb_lock_wait_timeout = {seconds} FOR ", "", ""
+        as_before = " SET SESSION innodb_lock_wait_timeout = usually;"
+        briefly = (
+            " DECLARE usually INT DEFAULT @@SESSION.innodb_lock_wait_timeout;"
+            f" DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN{as_before} RESIGNAL; END;"
+            f" SET SESSION innodb_lock_wait_timeout = {seconds};"
+        )
+        return "", briefly, as_before
 
     def _all_rows(self, batch: Batch) -> tuple[str, str]:
         """All rows of claims by one INSERT; what they hold finds them by their ids."""
