@@ -99,3 +99,35 @@ def test_what_begins_to_be_counted_while_ways_are_read_is_not_claimed(
     before_statement(1, begin, monkeypatch)
     answers = engine.apply_each([admit("a", project="p0"), admit("b", project="p1")])
     assert all(isinstance(answer, InvalidRequest) for answer in answers)
+
+
+@pytest.mark.stores("sqlite")
+def test_what_is_old_is_gone_before_it_is_said(quota: Delimiter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guard: the epoch grows afterwards. Before, another thread could keep what is still there as what is new."""
+    counters = engine_of(quota)._arrivals._counters
+    engine_of(quota).apply_each([admit("a", project="p0"), admit("b", project="p1")])
+    seen = list[int]()
+
+    class Watched(dict[Any, Any]):
+        def pop(self, *given: Any) -> Any:
+            seen.append(counters.epoch)
+            return super().pop(*given)
+
+        def update(self, *given: Any) -> None:
+            seen.append(counters.epoch)
+            super().update(*given)
+
+    old = dict(counters._ways)
+    monkeypatch.setattr(counters, "_ways", Watched(old))
+    before = counters.epoch
+    counters._remember(old)  # nothing new in it
+    assert counters.epoch == before
+    counters.forget(list(old))
+    assert counters.epoch == before + 1
+    counters._remember(old)
+    counters._remember(dict.fromkeys(old, None))  # type: ignore[arg-type]
+    assert counters.epoch == before + 2
+    monkeypatch.setattr("delimiter.engines.sql.counters._MOST_REMEMBERED", 0)
+    counters._remember(old)  # all were forgotten
+    assert counters.epoch == before + 3
+    assert seen == [before] * (1 + len(old)) + [before + 1] * 2 + [before + 2]

@@ -36,15 +36,14 @@ class Counters:
 
     def __init__(self, ground: Ground) -> None:
         tables, database = ground.tables, ground.database
-        self._table = tables.counters
         self._limits = tables.limits
-        self._ancestors = tables.ancestors
         self._database = ground.database
         self._definitions = ground.definitions
         self._projects = ground.projects
         self._events = ground.events
         self._ways: dict[Start, Way] = {}
-        #: Grows when a remembered way is forgotten or replaced: what was worked out from them is old then.
+        #: Grows after a remembered way was forgotten or replaced: what was worked out from it before is old then. (If
+        #: it grew first, another thread could take what is still there for what is there from now on.)
         self.epoch = 0
         c = tables.counters.c
         columns = [column for column in c if column.name not in ("used_below", "reserved_below")]
@@ -119,16 +118,18 @@ class Counters:
         return self._ways.get(start)
 
     def _remember(self, ways: Mapping[Start, Way]) -> None:
-        if any(self._ways.get(start, way) != way for start, way in ways.items()):
-            self.epoch += 1
+        changed = any(self._ways.get(start, way) != way for start, way in ways.items())
         if len(self._ways) > _MOST_REMEMBERED:
             self._ways.clear()
+            changed = True  # which of them has changed when it is read again nobody could tell
         self._ways.update(ways)
+        if changed:
+            self.epoch += 1
 
     def forget(self, starts: Collection[Start]) -> None:
-        self.epoch += 1
         for start in starts:
             self._ways.pop(start, None)
+        self.epoch += 1
         self._definitions.look_again({resource for resource, _ in starts})
 
     def _make(self, connection: sa.Connection, starts: Iterable[Start]) -> None:

@@ -64,7 +64,6 @@ class WayReader:
             kind: own.where(of_resources, c.kind == kind, c.scope.in_(sa.bindparam("names", expanding=True)))
             for kind in SCOPE_KINDS
         }
-        self._totals = sa.select(c.id, c.resource_id).where(of_resources, c.kind == "total", c.scope == "")
         self._limited = self._own["project"].where(has_limit(tables.counters))
 
     def read(self, connection: sa.Connection, starts: Collection[Start]) -> dict[Start, Way]:
@@ -98,7 +97,7 @@ class WayReader:
         resources = sorted(names)
         totals = {
             names[row.resource_id]: row.id
-            for row in connection.execute(self._totals, {"resources": resources})
+            for row in self._rows(connection, self._own["total"], resources, [Scope.total().name])
         }
         projects = {scope.name for _, scope in starts if scope.kind == "project"}
         ancestors = self._projects.above(connection, projects)
