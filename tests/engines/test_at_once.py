@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from delimiter import Conflict, Delimiter, OverLimit, StoreUnavailable
+from delimiter import Conflict, Delimiter, InvalidRequest, OverLimit, StoreUnavailable
 from delimiter.engines.sql.store import SqlEngine
 from engines.test_arrivals import admit, at_once, sound, statements, told
 from proxy import CuttingProxy
@@ -86,6 +86,17 @@ def test_a_statement_without_an_answer_is_in_doubt(store_url: str, quota: Delimi
     proxy.close()
     assert quota.get_claim("mine").live  # it had happened
     sound(quota, acme=3)
+
+
+def test_a_name_that_the_connection_cannot_carry(store_url: str, store_name: str) -> None:
+    """Guard: ``translating``; else the driver's own exception comes out."""
+    option = "client_encoding" if store_name == "postgresql" else "charset"
+    narrow = sa.make_url(store_url).update_query_dict({option: "latin1"})
+    with Delimiter(narrow.render_as_string(hide_password=False)) as quota:
+        engine = engine_of(warm(quota))
+        with pytest.raises(InvalidRequest, match="UTF-8"):
+            engine.apply([admit("a", external_id="Ж")])
+        sound(quota, acme=2)
 
 
 @pytest.mark.stores("postgresql")

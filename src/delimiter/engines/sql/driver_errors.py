@@ -38,12 +38,12 @@ class DriverErrors:
         return isinstance(cause, DBAPIError) and self._fault(cause) is Fault.LOCK_WAIT
 
     @contextmanager
-    def translating(self) -> Iterator[None]:
-        """No driver's exception leaves this block."""
+    def translating(self, *, at_once: bool = False) -> Iterator[None]:
+        """No driver's exception leaves this block. ``at_once``: what it sends may be committed without an answer."""
         try:
             yield
         except SQLAlchemyError as error:
-            raise self._translated(error) from error
+            raise self._translated(error, at_once=at_once) from error
         except UnicodeError as error:  # the driver could not encode a name for this connection
             raise InvalidRequest("the connection cannot carry this text; it should use UTF-8") from error
 

@@ -74,11 +74,8 @@ class Transactions(DriverErrors):
         It takes no other round trip for that; but if it is lost meanwhile it is in doubt whether it was committed. The
         statement has to bound its waits itself.
         """
-        with self._connected(self._outside) as connection:
-            try:
-                yield connection
-            except SQLAlchemyError as error:
-                raise self._translated(error, at_once=True) from error
+        with self._connected(self._outside) as connection, self.translating(at_once=True):
+            yield connection
 
     def can_at_once(self) -> bool:
         """Whether there is such a statement here.
