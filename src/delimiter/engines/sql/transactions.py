@@ -78,13 +78,13 @@ class Transactions(DriverErrors):
             yield connection
 
     def can_at_once(self) -> bool:
-        """Whether there is such a statement here.
+        """Whether a statement can be that here, and is what a transaction of our own would be.
 
         Outside transactions it is of the server's or the role's default level: that must be READ COMMITTED. On Galera
         it would be committed before it can be seen whether it is all there.
         """
         if self._outside is None:
-            return self.database.row_locks and self.galera.is_none
+            return self.galera.is_none
         if self._reads_committed is None:
             with self.reading() as reading:
                 level = reading.exec_driver_sql(str(self.database.default_isolation)).scalar_one()

@@ -17,7 +17,7 @@ from delimiter.engines.sql.together.gathering import Batch, Gathering
 from delimiter.engines.sql.together.mariadb import MariaDBWriter
 from delimiter.engines.sql.together.postgresql import PostgreSQLWriter
 from delimiter.engines.sql.together.sqlite import SQLiteWriter
-from delimiter.engines.sql.together.writer import BatchWriter
+from delimiter.engines.sql.together.writer import AtOnceWriter, BatchWriter
 from delimiter.engines.sql.transactions import Transactions
 from delimiter.model import Claim
 
@@ -46,14 +46,15 @@ class Together:
         None at all: something was not as expected. Whether it was that something did not fit comes second. ``likely``:
         nobody has found that they do not fit; the shortest way leaves an error in the server's log if they do not.
         """
-        if likely and self._transactions.can_at_once():
+        writer = self._writer
+        if likely and isinstance(writer, AtOnceWriter) and self._transactions.can_at_once():
             if not self._transactions.owned:  # connections of our own wait no longer than a call may take
                 patience = patience or self._transactions.timeout
             with self._transactions.at_once() as connection:
-                written = self._writer.write_at_once(connection, batch, patience=patience)
+                written = writer.write_at_once(connection, batch, patience=patience)
         else:
             with self._transactions.own() as own:
-                written = self._writer.write(own, batch, patience=patience)
+                written = writer.write(own, batch, patience=patience)
                 if not written.admitted:
                     own.rollback()
         return (_answers(batch, written.times) if written.admitted else {}), written.locked

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from delimiter.changes import NewClaim
 from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.together.gathering import Batch
-from delimiter.engines.sql.together.writer import BatchWriter, Written
+from delimiter.engines.sql.together.writer import AtOnceWriter, Written
 from delimiter.errors import Conflict
 
 __all__ = ["MariaDBWriter"]
@@ -18,7 +18,7 @@ __all__ = ["MariaDBWriter"]
 _CHARGES: Final = ("used", "reserved", "used_below", "reserved_below")
 
 
-class MariaDBWriter(BatchWriter):
+class MariaDBWriter(AtOnceWriter):
     """Rows are written as values, not from a query: that would hold the table's counter of ids to its end.
 
     Where a row cannot be placed, none is, and nothing is locked. Counters are locked by the primary key, and so in the

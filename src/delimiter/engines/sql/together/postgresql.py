@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from delimiter.engines.sql.databases import milliseconds
 from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.together.gathering import Batch
-from delimiter.engines.sql.together.writer import BatchWriter, Written
+from delimiter.engines.sql.together.writer import AtOnceWriter, Written
 
 __all__ = ["PostgreSQLWriter"]
 
@@ -32,7 +32,7 @@ _SELDOM: Final = _CHARGES[2:]
 _NO_ROOM: Final = "Delimiter decides again: not all have room (no fault)"
 
 
-class PostgreSQLWriter(BatchWriter):
+class PostgreSQLWriter(AtOnceWriter):
     """The values come as arrays. Nothing of ``locked`` is read before all of ``placed`` is written: it needs the count.
 
     ``locked`` waits for its rows, and shows each as it is after the wait; ``added`` writes onto that. What is a

@@ -13,7 +13,7 @@ from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.together.gathering import Batch
 from delimiter.model import CEILING, UNLIMITED
 
-__all__ = ["BatchWriter", "Written"]
+__all__ = ["AtOnceWriter", "BatchWriter", "Written"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,6 @@ class BatchWriter(ABC):
         database takes for the shortest time.
         """
 
-    def write_at_once(
-        self, connection: sa.Connection, batch: Batch, *, patience: float | None = None
-    ) -> Written:
-        """The same as a transaction of its own, where there is such a thing: all of it is committed, or nothing."""
-        raise NotImplementedError
-
     def _names(self, connection: sa.Connection) -> dict[str, str]:
         """The tables' names as this dialect writes them."""
         named = connection.dialect.identifier_preparer.format_table
@@ -74,3 +68,13 @@ class BatchWriter(ABC):
     def _room(used: str) -> str:
         """SQL for whether ``used`` more fits on a counter's row; without a sum that the column could not hold."""
         return f"used <= CASE maximum WHEN {UNLIMITED} THEN {CEILING} ELSE maximum END - {used}"
+
+
+class AtOnceWriter(BatchWriter):
+    """Writes batches where one statement can be a transaction of its own."""
+
+    @abstractmethod
+    def write_at_once(
+        self, connection: sa.Connection, batch: Batch, *, patience: float | None = None
+    ) -> Written:
+        """The same by such a statement: all of it is committed, or nothing."""
