@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -105,12 +106,13 @@ class _DeskOnLoop(_Delimiter):
         return cast("R", self._decide(change, claim_id, told))
 
     async def _decide(self, change: Change, claim_id: str, told: Callable[[tuple[Claim, ...]], R]) -> R:
-        combiner, timeout = self._combiner, self._timeout
+        combiner, deadline = self._combiner, time.monotonic() + self._timeout
         waiting = combiner.join(change)
-        if waiting is not None and (answer := await combiner.waited(waiting, timeout)) is not None:
+        if waiting is not None and (answer := await combiner.waited(waiting, deadline)) is not None:
             return told(claims_of(answer))
-        call = combiner.caller(change, timeout, waiting)
-        return told(claims_of(await greenlet_spawn(self._run, call, claim_id=claim_id)))
+        call = combiner.caller(change, deadline, waiting)
+        decided = await greenlet_spawn(self._run, call, claim_id=claim_id, deadline=deadline)
+        return told(claims_of(decided))
 
 
 def _iterated(
@@ -155,8 +157,9 @@ class Delimiter:
         self._engine = engine
         self._on_loop = engine.asynchronous
         self._quota = _Delimiter(engine, limits=limits, projects=projects, timeout=seconds)
-        fresh = limits is None and projects is None  # else each call may have to ask a source first
-        self._desk = _DeskOnLoop(self._quota) if self._on_loop and fresh else None
+        # With a source outside the store each call may have to ask that first.
+        asks = self._quota._freshness.needed  # noqa: SLF001 - the desk's own
+        self._desk = _DeskOnLoop(self._quota) if self._on_loop and not asks else None
         self._threads: ThreadPoolExecutor | None = None
         self._preparing = asyncio.Lock()
         self._prepared = False

@@ -68,12 +68,20 @@ class Combiner:
         self._held_up_after = engine.held_up_after
         self._start()
 
-    def caller(self, change: Change, timeout: float, waiting: Waiting | None = None) -> Callable[[], Answer]:
-        """What one caller does until it is decided, within ``timeout`` (seconds): together, and at last alone.
+    def _start(self) -> None:
+        self._mutex = threading.Lock()
+        self._queue: deque[Waiting] = deque()
+        #: Each turn at leading has a number; 0: nobody leads.
+        self._turn = 0
+        self._turns = 0
+        self._began = 0.0
+        self._process = os.getpid()  # last: whoever sees it finds all the rest
+
+    def caller(self, change: Change, deadline: float, waiting: Waiting | None = None) -> Callable[[], Answer]:
+        """What one caller does until it is decided, by the ``deadline`` (monotonic): together, and at last alone.
 
         ``waiting``: its first attempt, which it has waited for (:meth:`waited`).
         """
-        deadline = time.monotonic() + timeout
         attempts = itertools.count()
 
         def call() -> Answer:
@@ -114,9 +122,8 @@ class Combiner:
         with self._mutex:
             return self._place(change) if self._turn and len(self._queue) < _MOST_WAITING else None
 
-    async def waited(self, waiting: Waiting, timeout: float) -> Answer | None:
+    async def waited(self, waiting: Waiting, deadline: float) -> Answer | None:
         """The answer, if there is one; else a :meth:`caller` that is given what has been waited for does the rest."""
-        deadline = time.monotonic() + timeout
         try:
             while not (await waiting.ticket.waited(self._held_up_after) or self._look(waiting, deadline)):
                 pass
@@ -127,15 +134,6 @@ class Combiner:
             self._leave(waiting)
             raise
         return waiting.answer
-
-    def _start(self) -> None:
-        self._mutex = threading.Lock()
-        self._queue: deque[Waiting] = deque()
-        #: Each turn at leading has a number; 0: nobody leads.
-        self._turn = 0
-        self._turns = 0
-        self._began = 0.0
-        self._process = os.getpid()  # last: whoever sees it finds all the rest
 
     # -- waiting ------------------------------------------------------------------------------------------------
 

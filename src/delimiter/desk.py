@@ -153,8 +153,11 @@ class Desk:
         *,
         connection: CallersConnection | None = None,
         claim_id: str | None = None,
+        deadline: float | None = None,
     ) -> T:
         """Call the engine; where the transaction is its own, in new transactions until decided or ``timeout``.
+
+        ``deadline`` (monotonic): the end of that time, for who has used some of it already.
 
         In a caller's transaction nothing is tried again: a retry inside the outer transaction sees its own left-over
         writes, which is how a well-known peer oversubscribes.
@@ -165,7 +168,8 @@ class Desk:
             except StoreUnavailable as error:
                 error.claim_id = claim_id
                 raise
-        deadline = time.monotonic() + self._timeout
+        if deadline is None:
+            deadline = time.monotonic() + self._timeout
         waits = pauses()
         in_doubt = False
         while True:

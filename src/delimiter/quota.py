@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -300,7 +301,9 @@ class Delimiter(Reconciling):
     ) -> T:
         """Decide it, and return what is ``told`` of the claims it made or changed."""
         if connection is None:
-            answer = self._run(self._combiner.caller(change, self._timeout), claim_id=claim_id)
+            deadline = time.monotonic() + self._timeout
+            call = self._combiner.caller(change, deadline)
+            answer = self._run(call, claim_id=claim_id, deadline=deadline)
         else:  # their transaction, in which nobody else's change has a place
             apply = partial(self._engine.apply, [change], connection=connection)
             answer = self._run(lambda: apply()[0], connection=connection, claim_id=claim_id)

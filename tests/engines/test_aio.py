@@ -11,7 +11,7 @@ import pytest_asyncio
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from delimiter import Claim, Event, InvalidRequest, OverLimit, Scope, StoreUnavailable, UnknownClaim
+from delimiter import Claim, Conflict, Event, InvalidRequest, OverLimit, Scope, StoreUnavailable, UnknownClaim
 from delimiter.aio import Delimiter
 from delimiter.combining import Combiner
 from servers import by_driver
@@ -153,6 +153,21 @@ async def test_a_cancelled_claim_leaves_the_store_usable(
     held = (await quota.usage(project="acme"))["a.thing"].used
     # Cancelled before its lock was had: either it never was, or it is one of the ten.
     assert (len(admitted), held) in ((10, 10), (9, 10))
+
+
+@pytest.mark.stores("postgresql", "mariadb")
+async def test_the_time_of_a_call_is_over_once(quota: Delimiter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waited in vain for others does not begin anew. Guard: the ``deadline`` that goes with what was waited."""
+    await quota.claim({"a.thing": 1}, project="acme")
+    combiner = quota._quota._combiner
+    monkeypatch.setattr(quota._quota, "_timeout", 0.02)  # over at the first look around
+    again: list[Any] = []
+    monkeypatch.setattr(Combiner, "apply", lambda *given, **_: again.append(given))
+    combiner._begin_turn()  # as if somebody were at work
+    with pytest.raises(Conflict, match="not decided within"):
+        await quota.claim({"a.thing": 1}, project="acme")
+    assert again == []
+    assert not combiner._queue
 
 
 @pytest.mark.stores("postgresql", "mariadb")

@@ -113,9 +113,9 @@ def test_what_is_old_is_gone_before_it_is_said(quota: Delimiter, monkeypatch: py
             seen.append(counters.epoch)
             return super().pop(*given)
 
-        def update(self, *given: Any) -> None:
+        def update(self, *given: Any, **more: Any) -> None:
             seen.append(counters.epoch)
-            super().update(*given)
+            super().update(*given, **more)
 
     old = dict(counters._ways)
     monkeypatch.setattr(counters, "_ways", Watched(old))

@@ -160,7 +160,7 @@ def test_a_batch_in_conflict_is_begun_anew_and_at_last_each_asks_alone(callers: 
     assert [type(call.exception(20)) for call in calls] == [Conflict, Conflict]
     assert engine.batches == [["a"], *[["b", "c"]] * (1 + _MORE_ATTEMPTS)]
     engine.gate.release(10)
-    ask = callers.combiner.caller(Release("d"), 20)
+    ask = callers.combiner.caller(Release("d"), time.monotonic() + 20)
     for _ in range(_ATTEMPTS_TOGETHER):
         assert ask() == ()
     callers.nobody_is_held_up()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
@@ -28,6 +29,17 @@ def test_each_lets_the_next_go_on_and_the_last_ends_it() -> None:
         ticket.pass_on()
         ticket.pass_on()  # again: nothing
     assert ended == ["all"]
+
+
+def test_a_coroutine_waits_too() -> None:
+    ticket = Ticket()
+    ticket.open()
+    ticket.open()  # again: nothing
+    assert asyncio.run(_of(ticket))
+
+
+async def _of(ticket: Ticket) -> bool:
+    return await ticket.waited(20)
 
 
 def test_where_nobody_waits_it_ends_at_once() -> None:

@@ -179,10 +179,11 @@ class FaultyDelimiter(Delimiter):
         *,
         connection: CallersConnection | None = None,
         claim_id: str | None = None,
+        deadline: float | None = None,
     ) -> T:
         inside = super()._run
         return self._faults.around(
-            lambda: inside(call, connection=connection, claim_id=claim_id),
+            lambda: inside(call, connection=connection, claim_id=claim_id, deadline=deadline),
             connection=connection,
             claim_id=claim_id,
             change=claim_id is not None,
