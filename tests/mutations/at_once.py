@@ -51,6 +51,15 @@ AT_ONCE: Final = (
         tests=("engines/test_at_once.py::test_a_statement_without_an_answer_is_in_doubt",),
     ),
     Mutation(
+        name="at-once-untranslated",
+        guard="what the driver raises in a statement of its own is translated as everywhere",
+        without="a name that the connection cannot carry ends the call with the driver's exception",
+        file="engines/sql/transactions.py",
+        source="self._connected(self._outside) as connection, self.translating(at_once=True):",
+        becomes="self._connected(self._outside) as connection:",
+        tests=("engines/test_at_once.py::test_a_name_that_the_connection_cannot_carry",),
+    ),
+    Mutation(
         name="at-once-at-another-level",
         guard="statements are transactions of their own only where those are at READ COMMITTED",
         without="whoever meets another fails, instead of waiting for it",
@@ -106,6 +115,20 @@ COLD: Final = (
         tests=(
             "engines/test_cold_ways.py::test_what_begins_to_be_counted_while_ways_are_read_is_not_claimed",
         ),
+        store="sqlite",
+    ),
+    Mutation(
+        name="epoch-first",
+        guard="the epoch grows after the ways have changed",
+        without="what another thread works out meanwhile from an old way counts as new",
+        file="engines/sql/counters.py",
+        source="""            self._ways.pop(start, None)
+        self.epoch += 1
+""",
+        becomes="""            self.epoch += 1
+            self._ways.pop(start, None)
+""",
+        tests=("engines/test_cold_ways.py::test_what_is_old_is_gone_before_it_is_said",),
         store="sqlite",
     ),
 )

@@ -144,6 +144,15 @@ CALLS: Final = (
         store="memory",
     ),
     Mutation(
+        name="time-begins-anew",
+        guard="the time of an asyncio call is over once",
+        without="who waited in vain for others takes its timeout a second time",
+        file="aio.py",
+        source="        call = combiner.caller(change, deadline, waiting)\n",
+        becomes="        deadline = time.monotonic() + 60\n        call = combiner.caller(change, deadline, waiting)\n",
+        tests=("engines/test_aio.py::test_the_time_of_a_call_is_over_once",),
+    ),
+    Mutation(
         name="never-alone",
         guard="what was in conflict together again and again is asked for alone",
         without="it is in conflict with its neighbours for ever",
