@@ -15,11 +15,18 @@ from soak.world import scope_of
 _MOST_GIVEN_BACK = 50
 
 
-def wrong_answers(operation: Operation, bounds: Bounds, tolerance: float) -> Iterator[Violation]:
-    """Answers of this operation that cannot be true, whatever happened around it."""
+def wrong_answers(
+    operation: Operation, bounds: Bounds, tolerance: float, *, catches_up_once: bool = False
+) -> Iterator[Violation]:
+    """Answers of this operation that cannot be true, whatever happened around it.
+
+    ``catches_up_once``: a node waits for what the others have committed when a transaction begins, and not again. What
+    it tells later on may be as old as that.
+    """
     for number, step in enumerate(operation.steps):
         slack = _slack(operation.steps[:number])
-        looks = _Looks(step, bounds, tolerance, slack)
+        start = operation.start if catches_up_once else step.start
+        looks = _Looks(step, bounds, start - tolerance, step.end + tolerance, slack)
         if step.answer is None:
             continue
         if step.error == "OverLimit":
@@ -44,10 +51,10 @@ def _slack(steps: list[Step]) -> int:
 
 
 class _Looks:
-    def __init__(self, step: Step, bounds: Bounds, tolerance: float, slack: int) -> None:
+    def __init__(self, step: Step, bounds: Bounds, start: float, end: float, slack: int) -> None:
         self._step = step
         self._bounds = bounds
-        self._start, self._end = step.start - tolerance, step.end + tolerance
+        self._start, self._end = start, end
         self._slack = slack
 
     def _pieces(self, resource: str, scope: str) -> list[Piece]:

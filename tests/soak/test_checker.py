@@ -291,6 +291,25 @@ def test_a_transaction_that_was_not_committed_has_done_nothing():
     assert kinds(story.ended(lambda claims: claims.update(a=claim("a", 3, "john")))) == set()
 
 
+@pytest.mark.parametrize("store, found", [("mariadb", {"false refusal"}), ("galera", set())])
+@pytest.mark.parametrize("released", [2.0, 0.5])
+def test_a_refusal_as_old_as_its_transaction(store: str, found: set[str], released: float):
+    """A node of Galera waits for the others when a transaction begins, and not again."""
+    story = Story()
+    story.claim("a", 34, 0.1)
+    story.release("a", released)
+    story.claims["b"] = claim("b", 1, "mary")
+    wanted = [{"requests": [asked("b", 1, "mary")]}, {"requests": [asked("c", 1)]}]
+    steps = [{"verb": "claim", "args": args} for args in wanted]
+    key = story.call("transaction", {"steps": steps, "end": "commit"}, {"end": "committed"}, 1.0, took=3.0)
+    refused = {"error": "OverLimit", "violations": [[CORES, "user:john", 34, 34, 1, 0]]}
+    for at, answer in ((1.1, {"ok": [story.claims["b"]]}), (3.0, refused)):
+        story.lines.append({"t": int((at + 0.1) * SECOND), "s": int(at * SECOND), "o": key, "step": answer})
+    history = story.ended()
+    history.settings["store"] = store
+    assert kinds(history) == (found if released > 1 else {"false refusal"})
+
+
 def test_a_row_without_its_claim():
     story = Story()
     story.claims["a.1t"] = claim("a.1t", 3, "john")

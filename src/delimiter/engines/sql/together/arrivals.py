@@ -106,12 +106,9 @@ class Arrivals:
         self._decide_exactly(changes, answers, until)
 
     def _gather(self, changes: Sequence[Change]) -> Batch:
-        """Ways that are not remembered are read first, for all who came together, and without locks.
-
-        Who is alone is decided exactly then, which reads them too.
-        """
+        """Ways that are not remembered are read first, for all who came together, and without locks."""
         batch = self._together.gathering.gather(changes)
-        unknown = self._together.gathering.unknown(changes) if 1 < len(changes) > len(batch.lists) else ()
+        unknown = self._together.gathering.unknown(changes) if len(batch.lists) < len(changes) else ()
         if not unknown:
             return batch
         with self._transactions.reading() as reading:
