@@ -80,6 +80,19 @@ class Ticket:
         self.pass_on()
 
 
+def _at_last(do: Callable[[], None], times: int) -> Callable[[], None]:
+    """What does it when it is called for the last of so many times."""
+    left = [None] * (times - 1)
+
+    def call() -> None:
+        try:
+            left.pop()  # by one thread each
+        except IndexError:
+            do()
+
+    return call
+
+
 class Waits:
     """How an engine's callers wait: in their own threads, unless it runs on an event loop."""
 
@@ -90,13 +103,21 @@ class Waits:
     def let_go(self, tickets: Sequence[Ticket], at_last: Callable[[], None]) -> None:
         """Open them, and do something when all have gone on.
 
-        One lets the next go on: if all threads were woken at once, they would only wake up to wait for each other.
+        One lets the next go on: if all threads were woken at once, they would only wake up to wait for each other. In
+        two rows: while the thread of one works, that of the other wakes up, which may take as long.
         """
-        then = at_last
-        for ticket in reversed(tickets):
-            ticket.then = then
-            then = ticket.open
-        then()
+        half = (len(tickets) + 1) // 2
+        rows = [row for row in (tickets[:half], tickets[half:]) if row]
+        last = _at_last(at_last, len(rows))
+        firsts = []
+        for row in rows:
+            then = last
+            for ticket in reversed(row):
+                ticket.then = then
+                then = ticket.open
+            firsts.append(then)
+        for first in firsts or [last]:
+            first()
         for ticket in tickets:
             if ticket.gone:
                 ticket.pass_on()

@@ -144,6 +144,16 @@ CALLS: Final = (
         store="memory",
     ),
     Mutation(
+        name="rows-ended-early",
+        guard="the next leader begins when both rows have gone on",
+        without="what half of them ask next is in a batch behind",
+        file="waiting.py",
+        source="            left.pop()  # by one thread each\n",
+        becomes="            raise IndexError\n",
+        tests=("unit/test_waiting.py::test_each_lets_the_next_go_on_and_the_last_ends_it",),
+        store="memory",
+    ),
+    Mutation(
         name="time-begins-anew",
         guard="the time of an asyncio call is over once",
         without="who waited in vain for others takes its timeout a second time",

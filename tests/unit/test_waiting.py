@@ -1,4 +1,4 @@
-"""How those who wait are let go on: one by the other, and nobody stops the row."""
+"""How those who wait are let go on: one by the other, in two rows, and nobody stops a row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from delimiter.waiting import Ticket, Waits
 
 
-def row(count: int) -> tuple[list[Ticket], list[str]]:
+def let_go(count: int) -> tuple[list[Ticket], list[str]]:
     tickets, ended = [Ticket() for _ in range(count)], list[str]()
     Waits().let_go(tickets, lambda: ended.append("all"))
     return tickets, ended
@@ -20,14 +20,21 @@ def is_open(ticket: Ticket) -> bool:
     return ticket.wait(0)
 
 
-def test_each_lets_the_next_go_on_and_the_last_ends_it() -> None:
-    tickets, ended = row(3)
-    for number, ticket in enumerate(tickets):
-        assert not any(is_open(later) for later in tickets[number + 1 :])
-        assert is_open(ticket)
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (3, 4, 0, 1, 2), (0, 3, 1, 4, 2)])
+def test_each_lets_the_next_go_on_and_the_last_ends_it(order: tuple[int, ...]) -> None:
+    """In two rows, whichever of them is quicker. Guard: ``_at_last``."""
+    tickets, ended = let_go(5)
+    ready = {0, 3}
+    for number in order:
+        assert ready == {other for other, ticket in enumerate(tickets) if is_open(ticket)}
+        for other in ready:
+            tickets[other].open()  # looked at, and as it was
         assert ended == []
-        ticket.pass_on()
-        ticket.pass_on()  # again: nothing
+        tickets[number].wait(0)
+        tickets[number].pass_on()
+        tickets[number].pass_on()  # again: nothing
+        ready.remove(number)
+        ready |= {number + 1} - {3, 5}
     assert ended == ["all"]
 
 
@@ -43,7 +50,7 @@ async def _of(ticket: Ticket) -> bool:
 
 
 def test_where_nobody_waits_it_ends_at_once() -> None:
-    assert row(0)[1] == ["all"]
+    assert let_go(0)[1] == ["all"]
 
 
 @pytest.mark.parametrize("left", [0, 1, 2])

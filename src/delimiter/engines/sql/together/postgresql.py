@@ -207,4 +207,5 @@ def _texts(values: Iterable[str | None]) -> str:
 
 
 def _numbers(values: Iterable[int | None]) -> str:
-    return "{" + ",".join("NULL" if value is None else str(value) for value in values) + "}"
+    """An array of PostgreSQL as text. Python's text of a list is the same but for its ends, and quickly made."""
+    return "{" + str(list(values))[1:-1].replace("None", "NULL") + "}"
