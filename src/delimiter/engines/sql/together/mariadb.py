@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -88,7 +89,8 @@ class MariaDBWriter(AtOnceWriter):
             for amount in batch.amounts:
                 values += amount
         text = self._text(batch, patience, joined=joined, at_once=at_once)
-        return connection.exec_driver_sql(text, tuple(values)).one()
+        result = connection.exec_driver_sql(text, tuple(values))
+        return _read_to_its_end(result) if self._galera.is_one(connection) else result.one()
 
     def _are_there(self, connection: sa.Connection, claims: Sequence[NewClaim]) -> bool:
         """Whether it is still the transaction that the claims were placed in.
@@ -190,6 +192,20 @@ class MariaDBWriter(AtOnceWriter):
             " live_external_id, state, expires_at, fingerprint, created_at, children, version) VALUES"
             f" {','.join(['(%s,%s,%s,%s,%s,%s,n+%s,%s,n,0,0)'] * rows)};"
         )
+
+
+def _read_to_its_end(result: sa.CursorResult[Any]) -> Any:
+    """The row. Where Galera has given way meanwhile, an error comes after it, which says no more than COMMIT will.
+
+    Left to be met when the cursor is closed, it would stand with its traceback in the service's log.
+    """
+    row = result.fetchone()
+    further = getattr(result.cursor, "nextset", None)  # an asynchronous driver's has been read already
+    if further is not None:
+        with suppress(result.context.dialect.loaded_dbapi.Error):
+            further()
+    result.close()
+    return row
 
 
 def _by_id(values: Mapping[int, int], otherwise: str) -> str:
