@@ -16,6 +16,9 @@ from engines.held_rows import claims, counters, hold, is_held, session, waiting
 
 pytestmark = pytest.mark.stores("postgresql", "mariadb")
 
+#: A claim that hangs on another is decided step by step, any other by one statement.
+either_way = pytest.mark.parametrize("parent", [None, "warm"], ids=["by-one-statement", "step-by-step"])
+
 
 @pytest.fixture
 def quota(store_url: str) -> Iterator[Delimiter]:
@@ -26,12 +29,13 @@ def quota(store_url: str) -> Iterator[Delimiter]:
         yield quota
 
 
-def test_counters_are_locked_from_the_lowest(store_url: str, quota: Delimiter) -> None:
-    """Guard: ``ORDER BY`` in ``Counters._lock``."""
+@either_way
+def test_counters_are_locked_from_the_lowest(store_url: str, quota: Delimiter, parent: str | None) -> None:
+    """Guard: ``ORDER BY`` in ``Counters._lock`` and in the one statement (on MariaDB, the primary key)."""
     low, high = counters(store_url)
     with session(store_url) as holder:
         hold(holder, "counters", high)
-        with waiting(store_url, lambda: quota.claim({"b": 1, "a": 1}, project="acme")):
+        with waiting(store_url, lambda: quota.claim({"b": 1, "a": 1}, project="acme", parent=parent)):
             held = is_held(store_url, "counters", low)
             holder.rollback()
     assert held
@@ -64,13 +68,17 @@ def test_a_list_of_edits_locks_all_before_the_first(store_url: str, quota: Delim
     assert quota.limits(project="acme") == {"a": 9, "b": 9}
 
 
-def test_who_waits_for_an_id_holds_no_counter(store_url: str, quota: Delimiter) -> None:
-    """Guard: ``_Attempt.decide`` places the rows of new claims, and may wait at their unique key, before counters."""
+@either_way
+def test_who_waits_for_an_id_holds_no_counter(store_url: str, quota: Delimiter, parent: str | None) -> None:
+    """Guard: ``_Attempt.decide`` places the rows of new claims, and may wait at their unique key, before counters.
+
+    So does the one statement.
+    """
     (low, _) = counters(store_url)
     quota.claim({"a": 1}, project="zeta")
     with session(store_url) as holder:
         quota.claim({"a": 1}, project="zeta", id="one", connection=holder)
-        with waiting(store_url, lambda: quota.claim({"a": 1}, project="acme", id="one")):
+        with waiting(store_url, lambda: quota.claim({"a": 1}, project="acme", id="one", parent=parent)):
             held = is_held(store_url, "counters", low)
             holder.rollback()
     assert not held
