@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -48,15 +48,25 @@ def test_a_commit_without_an_answer_is_in_doubt(service: sa.Engine) -> None:
 
 
 @pytest.mark.stores("postgresql", "mariadb")
-def test_waits_on_a_services_engine_are_bounded(store_url: str, service: sa.Engine) -> None:
-    """It was made without any bound. Guard: ``Transactions._bounded_waits``; else the call hangs with the other one."""
+@pytest.mark.parametrize(
+    "call",
+    [lambda quota: quota.claim({"a": 1}, project="acme"), lambda quota: quota.release("first")],
+    ids=["by-one-statement", "step-by-step"],
+)
+def test_waits_on_a_services_engine_are_bounded(
+    store_url: str, service: sa.Engine, call: Callable[[Delimiter], object]
+) -> None:
+    """It was made without any bound. Guard: ``Transactions._bounded_waits``; else the call hangs with the other one.
+
+    What is done by one statement bounds its wait itself.
+    """
     with Delimiter(service, timeout=1) as quota, session(store_url) as holder, ThreadPoolExecutor(1) as pool:
         quota.define_resource("a")
-        quota.claim({"a": 1}, project="acme")
+        quota.claim({"a": 1}, project="acme", id="first")
         hold(holder, "counters", counters(store_url)[0])
-        claim = pool.submit(lambda: quota.claim({"a": 1}, project="acme"))
+        called = pool.submit(call, quota)
         try:
             with pytest.raises(Conflict):
-                claim.result(20)
+                called.result(20)
         finally:
             holder.rollback()

@@ -105,15 +105,19 @@ def _ancestor(quota: Delimiter, limit: int) -> None:
     quota.update_limits("cores", project="mid", max=limit)
 
 
+@pytest.mark.parametrize("parent", [None, "first"], ids=["by-one-statement", "step-by-step"])
 @pytest.mark.parametrize("edit", [_defaults, _total, _ancestor])
 def test_a_first_limit_holds_for_ways_that_are_remembered(
-    store_url: str, quota: Delimiter, edit: Callable[[Delimiter, int], None]
+    store_url: str, quota: Delimiter, edit: Callable[[Delimiter, int], None], parent: str | None
 ) -> None:
-    """By another process. Guard: the generations that ``Bounds`` raises when an ancestor, or the total, turns."""
-    quota.claim({"cores": 1}, project="warm")
+    """By another process. Guard: the generations that ``Bounds`` raises when an ancestor, or the total, turns.
+
+    A claim that hangs on another is decided step by step, and again in a new transaction.
+    """
+    quota.claim({"cores": 1}, project="warm", id="first")
     with Delimiter(store_url) as other:
         edit(other, 5)
-    quota.claim({"cores": 2}, project="warm")
+    quota.claim({"cores": 2}, project="warm", parent=parent)
     with pytest.raises(OverLimit):
         quota.claim({"cores": 1}, project="kid")
     assert list(quota.reconcile()) == []
