@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from delimiter.bench.callers import Outcome
 from delimiter.bench.scenario import Scenario
-from delimiter.bench.tally import Tally, quantile
+from delimiter.bench.tally import Tally, Times
 from delimiter.bench.way import Counted, Way
 
 __all__ = ["Figure", "Report"]
@@ -36,7 +35,7 @@ class Figure:
     contested: int | None = None
     contested_limit: int | None = None
     faults: list[str] = field(default_factory=list)
-    times: Counter[int] = field(default_factory=Counter)
+    times: Times = field(default_factory=Times)
     #: Everything that was ever admitted, in the race too.
     all_admitted: int = 0
 
@@ -76,7 +75,7 @@ class Figure:
 
     def milliseconds(self, share: float) -> float | None:
         """The time within which that share of the claims was answered."""
-        seconds = quantile(self.times, share)
+        seconds = self.times.quantile(share)
         return None if seconds is None else seconds * 1000
 
     @property

@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import Counter
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["Tally", "quantile"]
+__all__ = ["Tally", "Times"]
 
-#: Times fall into buckets one per cent wide.
+#: Times are told apart from this one on and up to that one (seconds) ...
+_LEAST: Final = 1e-7
+_MOST: Final = 1e3
+#: ... and fall into buckets one per cent wide.
 _WIDTH: Final = math.log(1.01)
+_BUCKETS: Final = int(math.log(_MOST / _LEAST) / _WIDTH) + 1
+
+
+class Times:
+    """How long answers took (seconds). All buckets are there from the beginning: a load of hours takes no more memory.
+
+    >>> times = Times()
+    >>> for milliseconds in range(1, 101):
+    ...     times.add(milliseconds / 1000)
+    >>> round(times.quantile(0.5), 2)
+    0.05
+    """
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts = array("I", [0]) * _BUCKETS
+
+    def add(self, seconds: float) -> None:
+        bucket = int(math.log(max(seconds, _LEAST) / _LEAST) / _WIDTH)
+        self._counts[min(bucket, _BUCKETS - 1)] += 1
+
+    def update(self, other: Times) -> None:
+        for bucket, count in enumerate(other._counts):
+            if count:
+                self._counts[bucket] += count
+
+    def quantile(self, share: float) -> float | None:
+        """The time within which that share of the answers came; ``None``: there were none."""
+        if not (total := sum(self._counts)):
+            return None
+        seen = itertools.accumulate(self._counts)
+        bucket = next(bucket for bucket, count in enumerate(seen) if count and count >= share * total)
+        return _LEAST * math.exp((bucket + 0.5) * _WIDTH)
 
 
 @dataclass(slots=True)
@@ -24,7 +62,7 @@ class Tally:
     all_refused: int = 0
     #: Claims that were not decided when the measurement ended.
     undecided: int = 0
-    times: Counter[int] = field(default_factory=Counter)
+    times: Times = field(default_factory=Times)
 
     def add(self, *, admitted: bool, seconds: float, measured: bool) -> None:
         if admitted:
@@ -36,7 +74,7 @@ class Tally:
                 self.admitted += 1
             else:
                 self.refused += 1
-            self.times[int(math.log(max(seconds, 1e-7)) / _WIDTH)] += 1
+            self.times.add(seconds)
 
     def merge(self, others: Iterable[Tally]) -> Tally:
         for other in others:
@@ -47,21 +85,3 @@ class Tally:
             self.undecided += other.undecided
             self.times.update(other.times)
         return self
-
-
-def quantile(times: Counter[int], share: float) -> float | None:
-    """The time (seconds) within which that share of the answers came; ``None``: there were none.
-
-    >>> tally = Tally()
-    >>> for milliseconds in range(1, 101):
-    ...     tally.add(admitted=True, seconds=milliseconds / 1000, measured=True)
-    >>> round(quantile(tally.times, 0.5), 2)
-    0.05
-    """
-    wanted = share * times.total()
-    seen = 0
-    for bucket in sorted(times):
-        seen += times[bucket]
-        if seen >= wanted:
-            return math.exp((bucket + 0.5) * _WIDTH)
-    return None
