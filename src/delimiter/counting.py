@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
@@ -12,6 +11,7 @@ from delimiter import validation
 from delimiter.changes import NewClaim
 from delimiter.counted import Counted, Guard, GuardRequest, MissingIndex
 from delimiter.errors import InvalidRequest
+from delimiter.ids import new_id
 from delimiter.model import Claim, Drift
 from delimiter.watching import Watching, owner
 
@@ -155,7 +155,7 @@ class Counting(Watching):
                 " named here are counted"
             )
         claim = NewClaim(
-            id=str(uuid.uuid4()) if id is None else id,
+            id=new_id() if id is None else id,
             resources=tracked,
             project=project,
             user=user,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -14,6 +13,7 @@ from delimiter import validation
 from delimiter.changes import Admit, Change, NewClaim, Provision, Release, Renew, Resize, Transfer
 from delimiter.engine import Answer, ClaimQuery
 from delimiter.errors import DelimiterError, InvalidRequest, UnknownClaim
+from delimiter.ids import new_id
 from delimiter.model import Claim, ClaimState, Request, Scope
 from delimiter.reconciling import Reconciling
 from delimiter.watching import owner
@@ -356,7 +356,7 @@ def _new_claim(
     return NewClaim(
         project=validation.optional_name(project, "project"),
         user=validation.optional_name(user, "user"),
-        id=str(uuid.uuid4()) if id is None else validation.name(id, "id"),
+        id=new_id() if id is None else validation.name(id, "id"),
         resources=validation.amounts(resources),
         parent=validation.optional_name(parent, "parent"),
         external_id=validation.optional_name(external_id, "external_id"),

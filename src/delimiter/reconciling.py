@@ -14,6 +14,7 @@ from delimiter.comparing import Comparison, Told, is_young
 from delimiter.counting import Counting
 from delimiter.engine import Answer, ClaimQuery
 from delimiter.errors import ClaimReleased, DelimiterError, InvalidRequest
+from delimiter.ids import new_id
 from delimiter.listing import Adopted, Existing, Listing, Mismatch, Progress
 from delimiter.model import UNLIMITED, Overage, Scope, Usage
 from delimiter.refusals import counted_not_claimed, unknown_resource
@@ -86,7 +87,7 @@ class Reconciling(Counting):
         comparison = Comparison(
             look=lambda names: self._run(lambda: self._engine.claims_named(names, since=since)),
             correct=self._correct,
-            admit=lambda entries: self._admit_existing(entries, _new_id),
+            admit=lambda entries: self._admit_existing(entries, lambda _: new_id()),
             compared=compared,
             since=since,
             repair=bool(repair),
@@ -261,10 +262,6 @@ def _iterable(listing: Iterable[Existing]) -> Iterable[Existing]:
 
 def _adopted_id(entry: Existing) -> str:
     return str(uuid.uuid5(_ADOPTED, entry.external_id))
-
-
-def _new_id(_: Existing) -> str:
-    return str(uuid.uuid4())
 
 
 def _closing(spool: Spool, found: Iterator[Mismatch]) -> Iterator[Mismatch]:

@@ -17,6 +17,15 @@ _FIRST_TABLES: Final = "engines/sql/migrations/versions/0001_first_tables.py"
 
 ROWS: Final = (
     Mutation(
+        name="ids-at-random",
+        guard="ids that are not given begin with the time, so that an index grows at its end",
+        without="each new claim reads a page of an index that does not fit into memory",
+        file="ids.py",
+        source="time.time_ns() // 1_000_000 << _TIME",
+        becomes="int.from_bytes(os.urandom(6), 'big') << _TIME",
+        tests=("unit/test_ids.py::test_those_made_later_come_later",),
+    ),
+    Mutation(
         name="claim-unlocked",
         guard="a verb on a claim locks the claim's row before it looks at its state",
         without="a claim is given back twice, or provisioned after it was released",

@@ -53,6 +53,7 @@ ROOMS = {
     "validation": "word",
     "model": "word",
     "errors": "word",
+    "ids": "word",
     "refusals": "word",
 }
 # What each room may import. The front is what users import from, so only doors may look through it.

@@ -7,7 +7,6 @@ short wait with jitter.
 
 from __future__ import annotations
 
-import uuid
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from delimiter.bench import filling
 from delimiter.bench.scenario import CONTESTED, LIMIT, ancestry, project_of, scopes_of, user_of
 from delimiter.bench.way import Counted, Stopped, ThreadedWay, again
+from delimiter.ids import new_id
 
 __all__ = ["HandWritten", "is_contested", "met_another"]
 
@@ -185,7 +185,7 @@ class HandWritten(ThreadedWay):
 
     def insert(self, connection: sa.Connection, number: int) -> None:
         """The rows of a claim, each table by one statement."""
-        row = {"id": str(uuid.uuid4()), "project": project_of(number), "owner": user_of(number)}
+        row = {"id": new_id(), "project": project_of(number), "owner": user_of(number)}
         connection.execute(self._insert_claim, row)
         held = {"id": row["id"], "amount": 1}
         if "project" in self.amounts.c:
