@@ -112,6 +112,13 @@ def test_claims_of_many_are_made_with_one_commit(
     assert quota.usage(project="acme")["cores"].reserved == 1
 
 
+def test_each_is_charged_what_it_takes(quota: Delimiter, engine: SqlEngine) -> None:
+    with statements() as sent:
+        answers = engine.apply_each([admit("a", 1), admit("b", 2), admit("c", 7, project="globex")])
+    assert (commits(sent), told(answers)) == (1, [["a"], ["b"], ["c"]])
+    sound(quota, acme=3, globex=7)
+
+
 def test_where_not_all_fit_each_is_decided_in_the_order_of_the_calls(
     quota: Delimiter, engine: SqlEngine
 ) -> None:

@@ -16,6 +16,7 @@ _MAKING: Final = "engines/sql/together/making.py"
 _ARRIVALS: Final = "engines/sql/together/arrivals.py"
 
 _FITS: Final = "engines/test_arrivals.py::test_a_batch_takes_nothing_that_is_not_there"
+_OWN: Final = "engines/test_arrivals.py::test_each_is_charged_what_it_takes"
 _WAY: Final = "engines/test_arrivals.py::test_a_way_that_has_changed_is_noticed"
 _KNOWN: Final = "engines/test_arrivals.py::test_an_id_that_is_known_is_not_charged_again"
 _HELD_UP: Final = "engines/test_arrivals.py::test_who_waits_for_a_lock_holds_up_nobody_else"
@@ -52,6 +53,16 @@ STATEMENTS: Final = (
         becomes="AND ? IS NOT NULL",
         tests=(_FITS,),
         store="sqlite",
+    ),
+    Mutation(
+        name="one-statement-charges-alike-mariadb",
+        guard="each counter gets what is its own",
+        without="everybody in a batch is charged what the largest claim takes",
+        file=_MARIADB,
+        source="alike.setdefault(value, [])",
+        becomes="alike.setdefault(max(values.values()), [])",
+        tests=(_OWN,),
+        store="mariadb",
     ),
     Mutation(
         name="one-statement-generation-unasked",
