@@ -332,7 +332,7 @@ def test_who_waits_for_a_lock_holds_up_nobody_else(
 # --- all of it, from the desk ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("largest", [1, 4, 128])
+@pytest.mark.parametrize("largest", [1, 4, 512])
 def test_threads_that_meet_take_exactly_what_is_there(
     quota: Delimiter, engine: SqlEngine, largest: int
 ) -> None:

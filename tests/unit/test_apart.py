@@ -37,7 +37,7 @@ def test_a_process_and_those_that_it_starts_decide_apart() -> None:
     starts = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {_SAYS!r}], check=True)"
     for program in (begins + starts, _SAYS + begins + _SAYS):
         assert said(program).splitlines()[-1] == "1 1 True"
-    assert said(_SAYS) == "128 64 False"
+    assert said(_SAYS) == "512 64 False"
 
 
 def test_for_one_test_only() -> None:

@@ -59,7 +59,7 @@ class SqlEngine(Wired):
         {Capability.CALLERS_TRANSACTION, Capability.COUNTING, Capability.SHARED}
     )
 
-    largest_batch = 128
+    largest_batch = 512
 
     # -- changes ------------------------------------------------------------------------------------------------
 
