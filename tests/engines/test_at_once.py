@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -44,6 +45,51 @@ def test_what_the_statement_cannot_keep_is_taken_back(quota: Delimiter) -> None:
     answers = engine.apply_each([admit("a", 5), admit("c")])  # an id is known
     assert told(answers) == [["a"], ["c"]]
     sound(quota, acme=8)
+
+
+@pytest.mark.stores("postgresql")
+def test_a_connection_goes_outside_and_into_transactions_again(quota: Delimiter) -> None:
+    """Guard: its level is set whenever it is to be another; it keeps the one it had in the pool."""
+    transactions = engine_of(quota)._transactions
+    same, there = sa.text("SELECT pg_backend_pid()"), sa.text("SELECT to_regclass('marks') IS NOT NULL")
+    pids = set()
+    for _ in range(2):
+        with transactions.own() as own:
+            own.execute(sa.text("CREATE TABLE marks ()"))
+            pids.add(own.scalar(same))
+            own.rollback()
+        with transactions.at_once() as outside:
+            assert outside.scalar(there) is False
+            outside.execute(sa.text("CREATE TABLE marks ()"))
+            pids.add(outside.scalar(same))
+        with transactions.own() as own:
+            assert own.scalar(there) is True
+            assert own.scalar(sa.text("SHOW transaction_isolation")) == "read committed"
+            own.execute(sa.text("DROP TABLE marks"))
+    assert len(pids) == 1
+
+
+@pytest.mark.stores("postgresql")
+def test_who_is_interrupted_on_the_way_leaves_no_connection_in_between(
+    quota: Delimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: a connection's level is unknown while it is set. Else what is told as made would be rolled back."""
+    engine = engine_of(quota)
+    transactions = engine._transactions
+
+    def interrupted(driver: Any, level: Any) -> None:
+        set_level(driver, level)
+        raise KeyboardInterrupt
+
+    with transactions.reading() as outside:
+        dialect = outside.dialect
+    set_level = dialect.set_isolation_level
+    monkeypatch.setattr(dialect, "set_isolation_level", interrupted)
+    with pytest.raises(KeyboardInterrupt), transactions.own():
+        pytest.fail("nobody was interrupted")
+    monkeypatch.undo()
+    assert told(engine.apply_each([admit("a"), admit("b")])) == [["a"], ["b"]]
+    sound(quota, acme=4)
 
 
 @pytest.mark.stores("postgresql")

@@ -63,7 +63,8 @@ class Gates:
             return
         first = connection.info.get(_BEGUN) is not connection.get_transaction()
         connection.info[_BEGUN] = connection.get_transaction()
-        outside = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+        driver: Any = connection.connection.dbapi_connection
+        outside = connection.dialect.detect_autocommit_setting(driver)
         step = self._step(statement, first=first, outside=outside)
         if step.kind is Kind.TOUCH:
             connection.info.setdefault(_TOUCHED, []).append(step.tables)
