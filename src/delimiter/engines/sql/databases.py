@@ -64,6 +64,8 @@ class Database:
     isolation: str | None = "READ COMMITTED"
     #: Tells the level of statements outside transactions; ``None``: to go outside and back costs more than it saves.
     default_isolation: str | None = None
+    #: Has all statements of a connection planned anew; ``None``: their plans never outlive what they were made for.
+    forget_plans: str | None = None
     #: The drivers do not notice that a server is cut off.
     silent_drivers: bool = False
     #: How each driver that is known well is told to bound its waits, for locks and for the connection (seconds); other
@@ -205,6 +207,7 @@ _POSTGRESQL: Final = Database(
     no_key_update=True,
     notifies=True,
     default_isolation="SHOW default_transaction_isolation",
+    forget_plans="DISCARD PLANS",
     collation="default",
     connect_args=dict.fromkeys(("psycopg", "psycopg_async"), _psycopg_arguments),
     bound_waits="SET LOCAL lock_timeout = {milliseconds}",

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from delimiter.engines.sql.databases import database_of, milliseconds
 from delimiter.engines.sql.driver_errors import DriverErrors
 from delimiter.engines.sql.galera import Galera
+from delimiter.engines.sql.plans import Plans
 from delimiter.errors import Conflict, InvalidRequest
 
 __all__ = ["Transactions"]
@@ -54,6 +55,7 @@ class Transactions(DriverErrors):
         #: The level that stands for no transaction at all, where it costs nothing to go there.
         self._outside = None if self.database.default_isolation is None else "AUTOCOMMIT"
         self._reads_committed: bool | None = None
+        self._plans = Plans(self.database)
 
     @contextmanager
     def own(self, *, patience: float | None = None) -> Iterator[sa.Connection]:
@@ -64,6 +66,7 @@ class Transactions(DriverErrors):
         with self._turn(), self._connected() as connection, self._bounded_waits(connection, patience):
             with self.translating():
                 self._begin(connection)
+                self._plans.renew(connection)
                 yield connection
             try:
                 connection.commit()
@@ -78,6 +81,7 @@ class Transactions(DriverErrors):
         statement has to bound its waits itself.
         """
         with self._connected(self._outside) as connection, self.translating(at_once=True):
+            self._plans.renew(connection)
             yield connection
 
     def can_at_once(self) -> bool:
@@ -133,6 +137,7 @@ class Transactions(DriverErrors):
     def reading(self) -> Iterator[sa.Connection]:
         """For what only reads: no lock is taken, and each statement sees what is committed when it begins."""
         with self._connected(self._outside) as connection, self.translating():
+            self._plans.renew(connection)
             yield connection
 
     def listening(self) -> Any | None:
