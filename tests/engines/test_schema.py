@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.pool import NullPool
 
-from delimiter import Delimiter, OverLimit, StoreUnavailable
+from delimiter import Delimiter, InvalidRequest, OverLimit, StoreUnavailable
 from delimiter.engines.sql import upgrade as upgrading
 from delimiter.engines.sql.schema import HEAD, Tables
 from delimiter.hosting import leave_out
@@ -189,6 +189,21 @@ def test_a_schema_and_a_prefix_of_its_own(store_url: str) -> None:
         expected = {table.name for table in tables.metadata.tables.values()} | {tables.version_name}
         assert expected == set(inspector.get_table_names(schema="quotas"))
     assert differences(store_url, Tables(prefix="q_", schema="quotas")) == []
+
+
+@pytest.mark.stores("postgresql", "mariadb")
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_connection_without_a_default_schema(store_url: str, store_name: str, *, joined: bool) -> None:
+    url = sa.make_url(store_url)
+    if store_name == "mariadb":
+        url = url._replace(database=None)
+    else:
+        url = url.update_query_dict({"options": "-c search_path=nowhere"})
+    nowhere = sa.create_engine(url, poolclass=NullPool) if joined else url
+    with pytest.raises(InvalidRequest, match="there is no place for the tables"), Delimiter(nowhere) as quota:
+        quota.resources()
+    with connected(store_url) as connection:
+        assert sa.inspect(connection).get_table_names() == []
 
 
 def test_two_prefixes_are_two_quotas(store_url: str) -> None:

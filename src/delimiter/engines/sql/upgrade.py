@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from delimiter.engines.sql.databases import Database, Fault
 from delimiter.engines.sql.schema import HEAD, Tables
 from delimiter.engines.sql.transactions import Transactions
-from delimiter.errors import Conflict, StoreUnavailable
+from delimiter.errors import Conflict, InvalidRequest, StoreUnavailable
 
 __all__ = ["run_migrations", "upgrade"]
 
@@ -39,6 +39,14 @@ _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 def upgrade(transactions: Transactions, tables: Tables, *, timeout: float) -> None:
     """Bring the tables to :data:`HEAD`; nothing is written if they are."""
     with transactions.reading() as connection:
+        if (
+            transactions.database.row_locks
+            and (tables.schema or connection.dialect.default_schema_name) is None
+        ):
+            raise InvalidRequest(
+                "there is no place for the tables: the connection has no default schema; name the database in the URL"
+                " (…://user:password@host/database), or say schema="
+            )
         if _is_current(connection, tables):
             return
     if transactions.owned and not transactions.database.row_locks:
