@@ -29,7 +29,7 @@ endif
 SOURCES := pyproject.toml uv.lock $(shell find src \( -name __pycache__ -prune \) -o \( -type f -o -type d \) -print 2>/dev/null)
 # One process for each core, up to four, each with servers of its own; what belongs together stays together, and
 # tests/order.py says what is begun first.
-WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
+WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder --max-worker-restart=0
 SYNC := $(BIN)/uv sync --quiet --frozen --no-editable --all-extras --reinstall-package delimiter
 
 .PHONY: help demo example test quick mutations interleavings soak lint format docs bench servers clean

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ class ServerNotAvailable(Exception):
     """This machine cannot give us that server; the message says why and what to do."""
 
 
-class ServerProcess:
+class ServerProcess(ABC):
     """The folder, the port and the process of a throw-away server; the classes below say what runs in it."""
 
     name: str
@@ -185,11 +186,13 @@ class ServerProcess:
         except DBAPIError:
             return False
 
+    @abstractmethod
     def _initialise(self) -> None:
-        raise NotImplementedError
+        """Make the folder into one that the server can be started in."""
 
+    @abstractmethod
     def _command(self) -> list[str]:
-        raise NotImplementedError
+        """What starts the server."""
 
 
 def remove_left_behind() -> None:

@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import os
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -30,13 +31,40 @@ def by_driver(url: str | URL, drivername: str) -> URL:
     return make_url(url).set(drivername=drivername).difference_update_query(NOT_ENCRYPTED)
 
 
-class Server:
-    """A database server: where it is, and empty databases on it."""
+class Server(ABC):
+    """A server: where it is, and empty databases on it."""
 
     name: str
     url: URL
     throw_away = False  # kill() and start() work
     _numbers = itertools.count(1)
+
+    @abstractmethod
+    def create_database(self) -> URL:
+        """A fresh, empty database; its name is unique on the server."""
+
+    @abstractmethod
+    def drop_database(self, url: URL) -> None:
+        """Drops it, whoever is still connected."""
+
+    @abstractmethod
+    def open_connections(self, url: URL) -> list[str]:
+        """What is still connected to the database, one line each; empty when every pool has been closed."""
+
+    def ensure_running(self) -> None:  # noqa: B027 - a server of somebody else's runs
+        """Starts it again when a test has killed it."""
+
+    def start(self) -> None:
+        raise ServerNotAvailable(f"{self.name}: a server of your own is not started or killed by tests")
+
+    kill = stop = pause = resume = start
+
+    def close(self) -> None:  # noqa: B027 - a server of somebody else's goes on
+        """Ends what was started for the tests."""
+
+
+class SqlServer(Server):
+    """A database server, asked in SQL."""
 
     @contextlib.contextmanager
     def admin(self) -> Iterator[Connection]:
@@ -46,45 +74,32 @@ class Server:
             yield connection
 
     def create_database(self) -> URL:
-        """A fresh, empty database; its name is unique on the server."""
         name = f"delimiter_test_{os.getpid()}_{next(self._numbers)}"
         with self.admin() as connection:
             connection.execute(text(self._create_statement(name)))
         return self.url.set(database=name)
 
     def drop_database(self, url: URL) -> None:
-        """Drops it, whoever is still connected."""
         with self.admin() as connection:
             connection.execute(text(self._drop_statement(url.database or "")))
 
     def open_connections(self, url: URL) -> list[str]:
-        """What is still connected to the database, one line each; empty when every pool has been closed."""
         with self.admin() as connection:
             rows = connection.execute(text(self._connections_statement()), {"name": url.database}).all()
         return [" · ".join(str(value) for value in row) for row in rows]
 
-    def ensure_running(self) -> None:
-        """Starts it again when a test has killed it."""
+    @abstractmethod
+    def _create_statement(self, name: str) -> str: ...
 
-    def start(self) -> None:
-        raise ServerNotAvailable(f"{self.name}: a server of your own is not started or killed by tests")
+    @abstractmethod
+    def _drop_statement(self, name: str) -> str: ...
 
-    kill = stop = pause = resume = start
-
-    def close(self) -> None:
-        """Ends what was started for the tests."""
-
-    def _create_statement(self, name: str) -> str:
-        raise NotImplementedError
-
-    def _drop_statement(self, name: str) -> str:
-        raise NotImplementedError
-
+    @abstractmethod
     def _connections_statement(self) -> str:
-        raise NotImplementedError
+        """Asks for what is connected to ``:name``."""
 
 
-class PostgreSQL(Server):
+class PostgreSQL(SqlServer):
     """A PostgreSQL that somebody else runs."""
 
     name = "postgresql"
@@ -105,7 +120,7 @@ class PostgreSQL(Server):
         )
 
 
-class MariaDB(Server):
+class MariaDB(SqlServer):
     """A MariaDB that somebody else runs."""
 
     name = "mariadb"

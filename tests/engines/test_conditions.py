@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from delimiter import Delimiter
 from delimiter.engines.sql import conditions
-from servers import Server
+from servers import SqlServer
 
 
 def found(quota: Delimiter) -> dict[str, bool]:
@@ -67,7 +67,7 @@ _POSTGRESQL = {
 
 @pytest.mark.stores("postgresql")
 @pytest.mark.parametrize("setting", _POSTGRESQL)
-def test_durability_on_postgresql(postgresql_server: Server, store_url: str, setting: str) -> None:
+def test_durability_on_postgresql(postgresql_server: SqlServer, store_url: str, setting: str) -> None:
     value, severe = _POSTGRESQL[setting]
     with Delimiter(store_url) as quota:
         quota.prepare()
@@ -123,7 +123,7 @@ _MARIADB = {
 
 @pytest.mark.stores("mariadb")
 @pytest.mark.parametrize("setting", _MARIADB)
-def test_durability_on_mariadb(mariadb_server: Server, store_url: str, setting: str) -> None:
+def test_durability_on_mariadb(mariadb_server: SqlServer, store_url: str, setting: str) -> None:
     value, told = _MARIADB[setting]
     with Delimiter(store_url) as quota, mariadb_server.admin() as connection:
         quota.prepare()
@@ -147,7 +147,7 @@ def test_a_table_that_innodb_does_not_keep(store_url: str) -> None:
 
 
 @pytest.mark.stores("mariadb")
-def test_a_replica_of_another(mariadb_server: Server, store_url: str) -> None:
+def test_a_replica_of_another(mariadb_server: SqlServer, store_url: str) -> None:
     with Delimiter(store_url) as quota, mariadb_server.admin() as connection:
         quota.prepare()
         try:

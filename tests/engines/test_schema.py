@@ -19,7 +19,7 @@ from delimiter import Delimiter, InvalidRequest, OverLimit, StoreUnavailable
 from delimiter.engines.sql import upgrade as upgrading
 from delimiter.engines.sql.schema import HEAD, Tables
 from delimiter.hosting import leave_out
-from servers import Server
+from servers import SqlServer
 
 
 @contextmanager
@@ -213,7 +213,9 @@ def test_two_prefixes_are_two_quotas(store_url: str) -> None:
 
 
 @pytest.mark.stores("postgresql", "mariadb")
-def test_least_privileges_suffice(store_url: str, store_name: str, server: Callable[[str], Server]) -> None:
+def test_least_privileges_suffice(
+    store_url: str, store_name: str, server: Callable[[str], SqlServer]
+) -> None:
     """SELECT, INSERT, UPDATE and DELETE on the tables, and nothing else, with ``create=False``."""
     with Delimiter(store_url) as quota:
         quota.define_resource("a.thing", project_max=3, user_max=3)

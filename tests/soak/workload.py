@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
@@ -30,7 +31,7 @@ _SPANS: Final = (0.2, 0.5, 1.0, 2.0, 600.0, 600.0)
 _MOST_CHILDREN: Final = 4
 
 
-class Asking:
+class Asking(ABC):
     """Draws calls, and asks again what was in doubt or met another transaction."""
 
     #: Seconds between two calls.
@@ -50,14 +51,15 @@ class Asking:
     def repeat(self, asked: Asked) -> None:
         self._again.append(asked)
 
-    def inherit(self, claim: Mapping[str, Any]) -> None:
+    def inherit(self, claim: Mapping[str, Any]) -> None:  # noqa: B027 - who asks for no claims may forget it
         """A claim of one who was killed is this one's from now on."""
 
     def next(self) -> Asked:
         return self._again.popleft() if self._again else self.draw()
 
+    @abstractmethod
     def draw(self) -> Asked:
-        raise NotImplementedError
+        """What is asked next where nothing is asked again."""
 
     def learn(self, asked: Asked, key: str, answer: Mapping[str, Any]) -> bool:
         """Whether the question is settled; else it is asked again."""

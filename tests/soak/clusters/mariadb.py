@@ -8,13 +8,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from servers import Server, end_mariadb_sessions
+from servers import SqlServer, end_mariadb_sessions
 from soak.clusters import Cluster, on_server
 from soak.clusters.one_server import OneServer
 
 
 class OneMariaDB(OneServer):
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: SqlServer) -> None:
         super().__init__(server)
         self._admin: sa.Connection | None = None
         self._taken: list[sa.Connection] = []

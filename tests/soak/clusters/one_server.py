@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,18 @@ from typing import Any
 import sqlalchemy as sa
 
 from server_process import ServerProcess
-from servers import Server
+from servers import SqlServer
 from soak.clusters import Fault
 from soak.clusters.wires import Wires
 
 
-class OneServer:
+class OneServer(ABC):
     """A server of the tests, a database on it, and a proxy in front of it for each client process."""
 
     transactions = True
     tolerance_us = 5_000.0
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: SqlServer) -> None:
         self._server = server
         self.store = server.name
         self._database = server.create_database()
@@ -57,8 +58,9 @@ class OneServer:
         with self._server.admin() as connection:
             return self.transactions_left(connection)
 
+    @abstractmethod
     def transactions_left(self, connection: sa.Connection) -> list[str]:
-        raise NotImplementedError
+        """One line each."""
 
     def logs(self) -> Iterator[Path]:
         if isinstance(self._server, ServerProcess):
@@ -80,9 +82,10 @@ class OneServer:
         self._server.pause()
         return "SIGSTOP of the whole server"
 
+    @abstractmethod
     def _take_connections(self) -> str:
         """Nobody new is let in, and those who are in are thrown out."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _give_back(self) -> None:
-        raise NotImplementedError
+        """And let in again; does nothing where nobody was shut out."""

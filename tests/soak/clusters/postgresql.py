@@ -8,13 +8,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from servers import Server
+from servers import SqlServer
 from soak.clusters import Cluster, on_server
 from soak.clusters.one_server import OneServer
 
 
 class OnePostgreSQL(OneServer):
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: SqlServer) -> None:
         super().__init__(server)
         # Limits on connections do not hold for a superuser.
         self._name = f"{self._database.database}_owner"
