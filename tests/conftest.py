@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
 from threading import Event
@@ -91,6 +91,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("ENGINES NOT TESTED", red=True, bold=True)
         for name, reason in missing.items():
             terminalreporter.line(f"{name}: {reason}", red=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails because a server has crashed under it says so, with the server's last words."""
+    report = yield
+    if report.failed:
+        report.sections += item.config.stash[_SERVERS].crashes().items()
+    return report
 
 
 # --- which stores a test runs on ------------------------------------------------------------------

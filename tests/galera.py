@@ -289,6 +289,10 @@ class Galera(MariaDB):
         for node in self.nodes:
             node.stop()
 
+    def crashes(self) -> dict[str, str]:
+        return {f"node {node.number + 1}: {how}": words
+                for node in self.nodes for how, words in node.crashes().items()}  # fmt: skip
+
     def close(self) -> None:
         if os.getpid() != self._owner:
             return

@@ -106,6 +106,13 @@ class ServerProcess(ABC):
             self._process = None
         self.start()
 
+    def crashes(self) -> dict[str, str]:
+        """If it has ended, and nobody has told it to: how, and what it wrote last."""
+        status = None if self._process is None else self._process.poll()
+        if status is None:
+            return {}
+        return {f"{self.name} has ended by itself ({status})": self._last_words(20_000)}
+
     def kill(self) -> None:
         """kill -9 of the whole server, as in a crash; start() brings it back on the same port."""
         if self._process is None:
@@ -175,8 +182,10 @@ class ServerProcess(ABC):
             )
 
     def _failed(self, what: str) -> str:
-        tail = self.log.read_text(errors="replace")[-600:] if self.log.exists() else ""
-        return f"{self.name}: {what}: {tail}"
+        return f"{self.name}: {what}: {self._last_words(600)}"
+
+    def _last_words(self, most: int) -> str:
+        return self.log.read_text(errors="replace")[-most:] if self.log.exists() else ""
 
     def _answers(self) -> bool:
         engine = create_engine(self.url, poolclass=NullPool)

@@ -59,6 +59,10 @@ class Server(ABC):
 
     kill = stop = pause = resume = start
 
+    def crashes(self) -> dict[str, str]:
+        """What has ended by itself, and what it wrote last. (Of a server of somebody else's nothing is known.)"""
+        return {}
+
     def close(self) -> None:  # noqa: B027 - a server of somebody else's goes on
         """Ends what was started for the tests."""
 
@@ -277,6 +281,10 @@ class Servers:
             self.missing[name] = str(reason)
             raise
         return self._made[name]
+
+    def crashes(self) -> dict[str, str]:
+        """What has ended, of all that runs for this session, and nobody has told it to."""
+        return {how: words for server in self._made.values() for how, words in server.crashes().items()}
 
     def close(self) -> None:
         for server in self._made.values():

@@ -44,11 +44,16 @@ class OneMariaDB(OneServer):
 def transactions_in(connection: sa.Connection, database: str | None) -> list[str]:
     """Those that are open there, one line each."""
     statement = sa.text(
-        "SELECT trx_id, trx_state, trx_query FROM information_schema.innodb_trx"
-        " WHERE trx_mysql_thread_id IN (SELECT id FROM information_schema.processlist WHERE db = :name)"
+        "SELECT trx_id, trx_state, trx_started, trx_query, host, command, time, state"
+        " FROM information_schema.innodb_trx JOIN information_schema.processlist ON id = trx_mysql_thread_id"
+        " WHERE db = :name"
     )
     rows = connection.execute(statement, {"name": database})
-    return [f"a transaction {row.trx_id} in state {row.trx_state}: {row.trx_query}" for row in rows]
+    return [
+        f"a transaction {row.trx_id} in state {row.trx_state} since {row.trx_started}: {row.trx_query},"
+        f" of {row.host}, for {row.time} s in {row.command}: {row.state}"
+        for row in rows
+    ]
 
 
 def start(folder: Path, servers: Any = None) -> AbstractContextManager[Cluster]:
