@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from delimiter import Delimiter, OverLimit
+from delimiter import Claim, Conflict, Delimiter, OverLimit, StoreUnavailable
+from delimiter.engines.sql import databases
 
 
 @contextmanager
@@ -71,3 +74,95 @@ def test_who_is_killed_while_sums_are_planned_does_not_take_the_server_along(sto
     looked_at = [statement for statement, plan in plans if "check_split_materialized" in plan]
     assert len(looked_at) >= 10, "the optimizer says nothing any more of sums that could be split"
     assert [statement for statement, plan in plans if "choose_best_splitting" in plan] == []
+
+
+class _StandsStill:
+    """Who has locked counters and written a table stands still, as if it had lost the network, until it is let go."""
+
+    def __init__(self, table: str) -> None:
+        self._written = f"UPDATE delimiter_{table} "
+        self.reached = threading.Event()
+        self.let_go = threading.Event()
+        self.thread: int | None = None
+
+    def __call__(self, _c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if threading.get_ident() == self.thread and statement.startswith(self._written):
+            self.reached.set()
+            assert self.let_go.wait(60)
+
+    def transfer(self, quota: Delimiter) -> Claim:
+        self.thread = threading.get_ident()
+        return quota.transfer("held", project="globex")
+
+    def go_on(self) -> None:
+        self.thread = None
+        self.let_go.set()
+
+
+@contextmanager
+def _standing_still(table: str = "counters") -> Iterator[_StandsStill]:
+    still = _StandsStill(table)
+    sa.event.listen(sa.Engine, "after_cursor_execute", still)
+    try:
+        yield still
+    finally:
+        still.go_on()
+        sa.event.remove(sa.Engine, "after_cursor_execute", still)
+
+
+@pytest.mark.stores("postgresql", "mariadb")
+def test_who_vanishes_holds_no_lock_for_longer_than_a_call(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: the server ends a transaction of ours that stands still. It may never be told that a client has gone.
+
+    (A client whose server does not answer gives up by itself, and the packet that would say so is not sent.)
+    """
+    monkeypatch.setattr(databases, "_SHORTEST_IDLE", 1.0)
+    with (
+        Delimiter(store_url, timeout=1) as vanished,
+        Delimiter(store_url, timeout=10) as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        other.define_resource("cores", project_max=3)
+        other.claim({"cores": 1}, project="globex")
+        other.claim({"cores": 1}, project="acme", id="held")
+        with _standing_still() as still:
+            vanishing = pool.submit(still.transfer, vanished)
+            assert still.reached.wait(10)
+            for _ in range(2):
+                other.claim({"cores": 1}, project="acme")
+            with pytest.raises(OverLimit):
+                other.claim({"cores": 1}, project="acme")
+            still.go_on()
+            told = vanishing.exception(60)
+        assert isinstance(told, Conflict | StoreUnavailable)
+        assert other.get_claim("held").project == "acme"
+        vanished.transfer("held", project="globex")
+        assert [other.usage(project=one)["cores"].used for one in ("acme", "globex")] == [2, 2]
+        assert list(other.reconcile()) == []
+
+
+@pytest.mark.stores("postgresql", "mariadb")
+@pytest.mark.parametrize("table", ["claims", "counters"])  # a statement follows, or COMMIT
+def test_who_is_held_up_for_too_long_begins_anew(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """The call comes back to find its transaction ended, and is made in another one, once."""
+    monkeypatch.setattr(databases, "_SHORTEST_IDLE", 1.0)
+    with (
+        Delimiter(store_url, timeout=1) as quota,
+        Delimiter(store_url, timeout=10) as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        other.define_resource("cores", project_max=3)
+        other.claim({"cores": 1}, project="acme", id="held")
+        monkeypatch.setattr(quota, "_timeout", 30.0)
+        with _standing_still(table) as still:
+            held_up = pool.submit(still.transfer, quota)
+            assert still.reached.wait(10)
+            other.claim({"cores": 1}, project="acme")  # as soon as the other's locks are gone
+            still.go_on()
+            assert held_up.result(30).project == "globex"
+        assert [other.usage(project=one)["cores"].used for one in ("acme", "globex")] == [1, 1]
+        assert list(other.reconcile()) == []

@@ -11,6 +11,7 @@ from mutations.combining import COMBINING
 from mutations.counters import COUNTERS
 from mutations.expiry import UPKEEP
 from mutations.guards import GUARDS
+from mutations.killed import KILLED
 from mutations.mutation import Mutation, Room
 from mutations.rules import RULES
 from mutations.together import TOGETHER
@@ -28,6 +29,7 @@ ROOMS: Final[tuple[Room, ...]] = (
     *GUARDS,
     *RULES,
     *TRANSACTIONS,
+    *KILLED,
     *CLUSTERS,
 )
 

@@ -17,18 +17,6 @@ _HANDLING: Final = "handlers/transacting.py"
 
 ERRORS: Final = (
     Mutation(
-        name="sums-split",
-        guard="sums are not grouped by a plain column where MariaDB would consider to split them",
-        without="a server whose query is killed in that moment goes down",
-        file="engines/sql/sums.py",
-        source='return f"coalesce({compiler.process(element.clauses, **kwargs)})"',
-        becomes="return compiler.process(element.clauses, **kwargs)",
-        tests=(
-            "engines/test_killed.py::test_who_is_killed_while_sums_are_planned_does_not_take_the_server_along",
-        ),
-        store="mariadb",
-    ),
-    Mutation(
         name="deadlock-unknown",
         guard="PostgreSQL's deadlock (40P01) is a conflict",
         without="a caller is told that the store is down, and does not begin anew",

@@ -236,8 +236,8 @@ def _service_tables(engine: sa.Engine) -> dict[str, Any]:
 
 
 def _left(cluster: Cluster) -> list[str]:
-    """A server notices a moment later that a client has gone."""
-    deadline = time.monotonic() + 10
+    """A server notices later that a client has gone; of one that was cut off, when its transaction has stood still."""
+    deadline = time.monotonic() + 2 * TIMEOUT
     while (left := cluster.left()) and time.monotonic() < deadline:
         Event().wait(0.1)
     return left

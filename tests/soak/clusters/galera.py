@@ -28,8 +28,9 @@ class ThreeNodes:
         self._database = galera.create_database()
         self.url = galera.together(self._database)
         self.service_url = self._on(galera.nodes[0])
-        # The service reads what was committed before, whichever node it asks.
-        init = {"init_command": "SET SESSION wsrep_sync_wait = 15", "connect_timeout": 5}
+        # The service reads what was committed before, whichever node it asks, and holds no locks where it is cut off.
+        session = "SET SESSION wsrep_sync_wait = 15, idle_transaction_timeout = 10"
+        init = {"init_command": session, "connect_timeout": 5}
         self.engine: dict[str, Any] = {"isolation_level": "READ COMMITTED", "connect_args": init}
         self._wires = Wires()
         self._victim = Victim(galera.nodes, seed, named=_named, whole=galera.ensure_running)

@@ -136,19 +136,27 @@ def _postgresql_code(error: BaseException) -> Any:
     )  # psycopg 3 and asyncpg, psycopg2
 
 
+#: Seconds for which a transaction of our own may stand still between two statements, however short a call is to be: a
+#: process that is held up for a moment, or works something out, is not one that has vanished.
+_SHORTEST_IDLE: Final = 10.0
+
+
 def _psycopg_arguments(timeout: float, patience: float) -> dict[str, Any]:
     return {
         "connect_timeout": max(2, round(patience)),
         "tcp_user_timeout": milliseconds(timeout),  # a server that is cut off is noticed
-        # A lock that is not to be had within one call's time is a Conflict, not a thread that hangs.
-        "options": f"-c lock_timeout={milliseconds(timeout)}",
+        # A lock that is not to be had within one call's time is a Conflict, not a thread that hangs. And who is cut off
+        # with locks in hand does not hold them for hours: the server may never be told that the client has given up.
+        "options": f"-c lock_timeout={milliseconds(timeout)}"
+        f" -c idle_in_transaction_session_timeout={milliseconds(max(timeout, _SHORTEST_IDLE))}",
     }
 
 
 def _pymysql_arguments(timeout: float, patience: float) -> dict[str, Any]:
     return {
         "connect_timeout": max(2, round(patience)),
-        "init_command": f"SET SESSION innodb_lock_wait_timeout = {max(1, round(timeout))}",
+        "init_command": f"SET SESSION innodb_lock_wait_timeout = {max(1, round(timeout))},"
+        f" idle_transaction_timeout = {round(max(timeout, _SHORTEST_IDLE))}",
     }
 
 

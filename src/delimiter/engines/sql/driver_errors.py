@@ -85,7 +85,9 @@ class DriverErrors:
                 return InvalidRequest(f"the database cannot store this text ({text}); it should use UTF-8")
             case None:
                 pass
-        passing = self.database.remote and isinstance(error, OperationalError | InterfaceError)
+        passing = self.database.remote and (
+            error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+        )
         return StoreUnavailable(
             f"the store is not available: {text}", in_doubt=at_once and passing, retryable=passing
         )

@@ -78,13 +78,16 @@ class Upkeep:
     def suspects(self, connection: sa.Connection, kind: ScopeKind) -> list[tuple[Scope, list[Drift]]]:
         """The scopes of a kind whose counters disagree with their claims; each with its sums in one snapshot."""
         found = []
-        for row in self._sums.beside_counters(connection, kind):
+        # All is read before anything is worked out: of millions of counters that takes longer than a transaction may
+        # stand still.
+        rows = list(self._sums.beside_counters(connection, kind))
+        lost = self._lost_totals(connection) if kind == "total" else self._lost(connection, kind)
+        for row in rows:
             scope = Scope(kind, row.scope)
             limited = kind == "project" and is_limited(row.maximum, row.minimum)
             name = self._definitions.name_of(connection, row.resource_id)
             if drifts := _drifts(name, scope, _recorded(row), _actual(row, limited=limited)):
                 found.append((scope, drifts))
-        lost = self._lost_totals(connection) if kind == "total" else self._lost(connection, kind)
         return [*found, *lost]
 
     def _lost(self, connection: sa.Connection, kind: ScopeKind) -> list[tuple[Scope, list[Drift]]]:
