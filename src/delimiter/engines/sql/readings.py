@@ -18,7 +18,7 @@ from delimiter.engines.sql.counts import Counts
 from delimiter.engines.sql.events import Standing
 from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.projects import within
-from delimiter.engines.sql.sums import GroupKey, halves, whole
+from delimiter.engines.sql.sums import group_key, halves, whole
 from delimiter.engines.sql.ways import has_limit
 from delimiter.model import (
     LIVE_STATES,
@@ -187,11 +187,12 @@ class Readings:
         r, l, k = self._tables.resources, self._tables.limits, self._tables.counters  # noqa: E741
         x = self._tables.ancestors.alias()
         reach = self._reach(scope)
+        top = group_key(reach.c.top, "top")
         gone = (
             self._gone(sa.true())
             .join(reach, reach.c.member == self._tables.claims.c.project_id)
-            .add_columns(GroupKey(reach.c.top).label("top"))
-            .group_by(GroupKey(reach.c.top))
+            .add_columns(top)
+            .group_by(top)
             .subquery()
         )
 
@@ -244,9 +245,9 @@ class Readings:
     def _gone(self, owned: sa.ColumnElement[bool]) -> sa.Select[Any]:
         """What ran out and is still on counters, by resource."""
         c, a = self._tables.claims.c, self._tables.allocations.c
-        resource_id = GroupKey(a.resource_id)
+        resource_id = group_key(a.resource_id, "resource_id")
         return (
-            sa.select(resource_id.label("resource_id"), *halves(a.amount, "gone"))
+            sa.select(resource_id, *halves(a.amount, "gone"))
             .select_from(self._tables.claims.join(self._tables.allocations, a.claim == c.id))
             .where(c.expires_at <= _NOW, owned)
             .group_by(resource_id)
@@ -263,9 +264,9 @@ class Readings:
         counted = sa.select(own.c.resource_id).where(
             own.c.kind == "project", own.c.scope == scope, has_limit(own)
         )
-        resource_id = GroupKey(k.c.resource_id)
+        resource_id = group_key(k.c.resource_id, "resource_id")
         return (
-            sa.select(resource_id.label("resource_id"), *_own_sums(k))
+            sa.select(resource_id, *_own_sums(k))
             .where(k.c.kind == "project", within(self._tables, k.c.scope, scope))
             .where(k.c.resource_id.not_in(counted))
             .group_by(resource_id)
@@ -277,10 +278,10 @@ class Readings:
         c, a, k = self._tables.claims.c, self._tables.allocations.c, self._tables.counters.c
         counted = sa.select(k.resource_id).where(k.kind == "total")
         reserved = sa.case((c.expires_at.is_not(None), a.amount), else_=0)
-        resource_id = GroupKey(a.resource_id)
+        resource_id = group_key(a.resource_id, "resource_id")
         sums = [*halves(a.amount, "derived_used"), *halves(reserved, "derived_reserved")]
         return (
-            sa.select(resource_id.label("resource_id"), *sums)
+            sa.select(resource_id, *sums)
             .select_from(self._tables.claims.join(self._tables.allocations, a.claim == c.id))
             .where(c.state.in_(LIVE_STATES), a.resource_id.not_in(counted))
             .group_by(resource_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
@@ -13,7 +13,9 @@ from sqlalchemy.sql.functions import FunctionElement
 from delimiter.engines.sql.schema import Tables
 from delimiter.model import LIVE_STATES, UNLIMITED, Scope, ScopeKind
 
-__all__ = ["GroupKey", "Sums", "halves", "whole"]
+__all__ = ["Sums", "group_key", "halves", "whole"]
+
+T = TypeVar("T")
 
 _LOW: int = 2**32 - 1
 
@@ -29,29 +31,28 @@ def whole(row: Any, name: str) -> int:
     return (int(getattr(row, f"{name}_high") or 0) << 32) + int(getattr(row, f"{name}_low") or 0)
 
 
-class GroupKey(FunctionElement[Any]):
-    """A column by which sums are grouped that are joined to something else by it.
+class _GroupKey(FunctionElement[Any]):
+    inherit_cache = True
+
+
+@compiles(_GroupKey)
+def _plain(element: _GroupKey, compiler: SQLCompiler, **kwargs: Any) -> str:
+    return compiler.process(element.clauses, **kwargs)
+
+
+@compiles(_GroupKey, "mysql", "mariadb")
+def _not_plain(element: _GroupKey, compiler: SQLCompiler, **kwargs: Any) -> str:
+    return f"coalesce({compiler.process(element.clauses, **kwargs)})"
+
+
+def group_key(column: sa.ColumnElement[T], name: str) -> sa.Label[T]:
+    """A column by which sums are grouped that are joined to something else by it: to be selected, and grouped by.
 
     MariaDB considers to add up only the groups that are wanted ("split materialized"). Who is killed while it
     considers that (by KILL QUERY, or as one who gives way on Galera) has it read a plan that was never made, and the
     whole server goes down: seen with 10.11.19, in ``choose_best_splitting``. Of what is not a plain column it does not.
     """
-
-    inherit_cache = True
-
-    def __init__(self, column: sa.ColumnElement[Any]) -> None:
-        super().__init__(column)
-        self.type = column.type
-
-
-@compiles(GroupKey)
-def _plain(element: GroupKey, compiler: SQLCompiler, **kwargs: Any) -> str:
-    return compiler.process(element.clauses, **kwargs)
-
-
-@compiles(GroupKey, "mysql", "mariadb")
-def _not_plain(element: GroupKey, compiler: SQLCompiler, **kwargs: Any) -> str:
-    return f"coalesce({compiler.process(element.clauses, **kwargs)})"
+    return sa.type_coerce(_GroupKey(column), column.type).label(name)
 
 
 class Sums:
@@ -171,10 +172,10 @@ class Sums:
     def _grouped(
         self, owner: sa.ColumnElement[Any], claims: sa.FromClause, *, by_owner: bool
     ) -> sa.Select[Any]:
-        resource_id = GroupKey(self._allocations.resource_id)
-        scope = GroupKey(owner) if by_owner else owner
+        resource_id = group_key(self._allocations.resource_id, "resource_id")
+        scope = group_key(owner, "scope") if by_owner else owner.label("scope")
         return (
-            sa.select(resource_id.label("resource_id"), scope.label("scope"), *self._both)
+            sa.select(resource_id, scope, *self._both)
             .select_from(claims)
             .where(self._live, owner.is_not(None))
             .group_by(resource_id, *([scope] if by_owner else []))

@@ -12,7 +12,7 @@ from delimiter.engines.sql.counters import Counters
 from delimiter.engines.sql.counts import Counts
 from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.projects import within
-from delimiter.engines.sql.sums import GroupKey, halves, whole
+from delimiter.engines.sql.sums import group_key, halves, whole
 from delimiter.model import Consumer, Project, ProjectUsage, Running, Scope, Usage, in_order
 
 __all__ = ["Surveys"]
@@ -140,13 +140,12 @@ class Surveys:
     def _gone(self) -> sa.Subquery:
         """What ran out and is still on counters, by project and resource."""
         c, a = self._tables.claims.c, self._tables.allocations.c
-        project_id, resource_id = GroupKey(c.project_id), GroupKey(a.resource_id)
-        keys = [project_id.label("project_id"), resource_id.label("resource_id")]
+        keys = [group_key(c.project_id, "project_id"), group_key(a.resource_id, "resource_id")]
         return (
             sa.select(*keys, *halves(a.amount, "gone"))
             .select_from(self._claimed)
             .where(c.expires_at <= self._now())
-            .group_by(project_id, resource_id)
+            .group_by(*keys)
             .subquery()
         )
 

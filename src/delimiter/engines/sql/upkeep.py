@@ -78,7 +78,7 @@ class Upkeep:
     def suspects(self, connection: sa.Connection, kind: ScopeKind) -> list[tuple[Scope, list[Drift]]]:
         """The scopes of a kind whose counters disagree with their claims; each with its sums in one snapshot."""
         found = []
-        # All is read before anything is worked out: of millions of counters that takes longer than a transaction may
+        # Both are read before one is worked out: of millions of counters that may take longer than a transaction may
         # stand still.
         rows = list(self._sums.beside_counters(connection, kind))
         lost = self._lost_totals(connection) if kind == "total" else self._lost(connection, kind)
