@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -41,7 +43,7 @@ def considered(engine: sa.Engine) -> Iterator[list[tuple[str, str]]]:
 
 @pytest.mark.stores("mariadb")
 def test_who_is_killed_while_sums_are_planned_does_not_take_the_server_along(store_url: str) -> None:
-    """Guard: ``GroupKey``. Of 4,000 ``KILL QUERY`` one met MariaDB 10.11.19 while it considered a plan of that kind."""
+    """Guard: ``group_key``. One of 4,000 ``KILL QUERY`` met MariaDB 10.11.19 considering such a plan."""
     engine = sa.create_engine(store_url)
     with considered(engine) as plans, Delimiter(engine) as quota:
         quota.define_resource("cores", max=40, project_max=20, user_max=9)
@@ -110,45 +112,22 @@ def _standing_still(table: str = "counters") -> Iterator[_StandsStill]:
         sa.event.remove(sa.Engine, "after_cursor_execute", still)
 
 
-@pytest.mark.stores("postgresql", "mariadb")
-def test_who_vanishes_holds_no_lock_for_longer_than_a_call(
-    store_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Guard: the server ends a transaction of ours that stands still. It may never be told that a client has gone.
+@dataclass
+class _Scene:
+    """Somebody whose transactions may stand still for a second, somebody else, and a claim of ``acme``."""
 
-    (A client whose server does not answer gives up by itself, and the packet that would say so is not sent.)
-    """
-    monkeypatch.setattr(databases, "_SHORTEST_IDLE", 1.0)
-    with (
-        Delimiter(store_url, timeout=1) as vanished,
-        Delimiter(store_url, timeout=10) as other,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        other.define_resource("cores", project_max=3)
-        other.claim({"cores": 1}, project="globex")
-        other.claim({"cores": 1}, project="acme", id="held")
-        with _standing_still() as still:
-            vanishing = pool.submit(still.transfer, vanished)
-            assert still.reached.wait(10)
-            for _ in range(2):
-                other.claim({"cores": 1}, project="acme")
-            with pytest.raises(OverLimit):
-                other.claim({"cores": 1}, project="acme")
-            still.go_on()
-            told = vanishing.exception(60)
-        assert isinstance(told, Conflict | StoreUnavailable)
-        assert other.get_claim("held").project == "acme"
-        vanished.transfer("held", project="globex")
-        assert [other.usage(project=one)["cores"].used for one in ("acme", "globex")] == [2, 2]
-        assert list(other.reconcile()) == []
+    quota: Delimiter
+    other: Delimiter
+    pool: ThreadPoolExecutor
+
+    def used(self) -> list[int]:
+        """Of ``acme`` and ``globex``; every counter agrees with its claims."""
+        assert list(self.other.reconcile()) == []
+        return [self.other.usage(project=one)["cores"].used for one in ("acme", "globex")]
 
 
-@pytest.mark.stores("postgresql", "mariadb")
-@pytest.mark.parametrize("table", ["claims", "counters"])  # a statement follows, or COMMIT
-def test_who_is_held_up_for_too_long_begins_anew(
-    store_url: str, monkeypatch: pytest.MonkeyPatch, table: str
-) -> None:
-    """The call comes back to find its transaction ended, and is made in another one, once."""
+@pytest.fixture
+def scene(store_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Scene]:
     monkeypatch.setattr(databases, "_SHORTEST_IDLE", 1.0)
     with (
         Delimiter(store_url, timeout=1) as quota,
@@ -157,12 +136,52 @@ def test_who_is_held_up_for_too_long_begins_anew(
     ):
         other.define_resource("cores", project_max=3)
         other.claim({"cores": 1}, project="acme", id="held")
-        monkeypatch.setattr(quota, "_timeout", 30.0)
-        with _standing_still(table) as still:
-            held_up = pool.submit(still.transfer, quota)
-            assert still.reached.wait(10)
-            other.claim({"cores": 1}, project="acme")  # as soon as the other's locks are gone
-            still.go_on()
-            assert held_up.result(30).project == "globex"
-        assert [other.usage(project=one)["cores"].used for one in ("acme", "globex")] == [1, 1]
-        assert list(other.reconcile()) == []
+        yield _Scene(quota, other, pool)
+
+
+@pytest.mark.stores("postgresql", "mariadb")
+def test_who_vanishes_holds_no_lock_for_longer_than_a_call(scene: _Scene) -> None:
+    """Guard: the server ends a transaction of ours that stands still. It may never be told that a client has gone.
+
+    (A client whose server does not answer gives up by itself, and the packet that would say so is not sent.)
+    """
+    with _standing_still() as still:
+        vanishing = scene.pool.submit(still.transfer, scene.quota)
+        assert still.reached.wait(10)
+        for _ in range(2):
+            scene.other.claim({"cores": 1}, project="acme")
+        with pytest.raises(OverLimit):
+            scene.other.claim({"cores": 1}, project="acme")
+        still.go_on()
+        told = vanishing.exception(60)
+    assert isinstance(told, Conflict | StoreUnavailable)
+    assert scene.used() == [3, 0]
+    scene.other.transfer("held", project="globex")
+    assert scene.used() == [2, 1]
+
+
+@pytest.mark.stores("postgresql", "mariadb")
+@pytest.mark.parametrize("table", ["claims", "counters"])  # a statement follows, or COMMIT
+def test_who_is_held_up_for_too_long_begins_anew(
+    scene: _Scene, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """The call comes back to find its transaction ended, and is made in another one, once."""
+    monkeypatch.setattr(scene.quota, "_timeout", 30.0)
+    with _standing_still(table) as still:
+        held_up = scene.pool.submit(still.transfer, scene.quota)
+        assert still.reached.wait(10)
+        scene.other.claim({"cores": 1}, project="acme")  # as soon as the other's locks are gone
+        still.go_on()
+        assert held_up.result(30).project == "globex"
+    assert scene.used() == [1, 1]
+
+
+@pytest.mark.stores("postgresql", "mariadb")
+def test_a_call_may_take_a_hundred_years(store_url: str) -> None:
+    """More than servers and drivers take: as long as they do."""
+    with Delimiter(store_url, timeout=timedelta(days=36_500)) as quota:
+        quota.define_resource("cores", max=1)
+    engine = sa.create_engine(store_url)
+    with Delimiter(engine, timeout=timedelta(days=36_500)) as quota:
+        quota.claim({"cores": 1}, user="john")
+    engine.dispose()

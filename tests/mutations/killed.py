@@ -27,7 +27,7 @@ VANISHED: Final = (
         guard="so does MariaDB",
         without="a client that is cut off keeps a project locked for eight hours",
         file=_DATABASES,
-        source="idle_transaction_timeout = {round(max(timeout, _SHORTEST_IDLE))}",
+        source="idle_transaction_timeout = {whole_seconds(max(timeout, _SHORTEST_IDLE))}",
         becomes="idle_transaction_timeout = 0",
         tests=_VANISHES,
         store="mariadb",

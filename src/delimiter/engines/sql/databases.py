@@ -154,15 +154,20 @@ def _psycopg_arguments(timeout: float, patience: float) -> dict[str, Any]:
 
 def _pymysql_arguments(timeout: float, patience: float) -> dict[str, Any]:
     return {
-        "connect_timeout": max(2, round(patience)),
-        "init_command": f"SET SESSION innodb_lock_wait_timeout = {max(1, round(timeout))},"
-        f" idle_transaction_timeout = {round(max(timeout, _SHORTEST_IDLE))}",
+        "connect_timeout": whole_seconds(patience, 2),
+        "init_command": f"SET SESSION innodb_lock_wait_timeout = {whole_seconds(timeout)},"
+        f" idle_transaction_timeout = {whole_seconds(max(timeout, _SHORTEST_IDLE))}",
     }
 
 
 def milliseconds(timeout: float) -> int:
     """As PostgreSQL takes it: whole, above 0 (which would mean for ever), and 32 bits."""
     return min(max(1, round(timeout * 1000)), 2**31 - 1)
+
+
+def whole_seconds(timeout: float, least: int = 1) -> int:
+    """As MariaDB and PyMySQL take it: a year at most, which is for ever."""
+    return min(max(least, round(timeout)), 31_536_000)
 
 
 def connect_args(url: sa.URL, timeout: float, patience: float) -> dict[str, Any]:

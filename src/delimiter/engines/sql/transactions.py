@@ -17,7 +17,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.orm import Session
 
-from delimiter.engines.sql.databases import database_of, milliseconds
+from delimiter.engines.sql.databases import database_of, milliseconds, whole_seconds
 from delimiter.engines.sql.driver_errors import DriverErrors
 from delimiter.engines.sql.galera import Galera
 from delimiter.engines.sql.plans import Plans
@@ -120,7 +120,7 @@ class Transactions(DriverErrors):
             yield
             return
         longest = self.timeout if patience is None else min(patience, self.timeout)
-        values = {"milliseconds": milliseconds(longest), "seconds": max(1, round(longest))}
+        values = {"milliseconds": milliseconds(longest), "seconds": whole_seconds(longest)}
         with self.translating():
             connection.exec_driver_sql(self.database.bound_waits.format(**values))
         try:
