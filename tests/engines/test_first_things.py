@@ -12,7 +12,16 @@ import pytest
 import sqlalchemy as sa
 
 from delimiter import Delimiter, OverLimit
-from engines.service import Place, Service, assert_sound, eventually, waiting_for_locks
+from engines.service import (
+    READ_COMMITTED,
+    SERIALIZABLE,
+    Place,
+    Service,
+    assert_sound,
+    eventually,
+    until_decided,
+    waiting_for_locks,
+)
 
 _THREADS, _ROUNDS = 16, 4
 
@@ -136,3 +145,49 @@ def test_a_first_limit_waits_for_counters_that_are_being_made(store_url: str, st
                 with pytest.raises(OverLimit):
                     quota.claim({name: 1}, project="new")
         assert_sound(one)
+
+
+@pytest.mark.stores("mariadb")
+def test_newcomers_do_not_keep_each_other_out(store_url: str) -> None:
+    """Sixteen claim at SERIALIZABLE for a project that nobody has claimed for: decided one after the other, at once.
+
+    Guard: ``Projects.queue``, before they look for its counter. Without it they share the gap where it is not, nobody
+    can make it, and those whom a deadlock sends away are back before one can: thirty-two were at it for minutes.
+    """
+    room = 5
+    start = threading.Barrier(_THREADS)
+    with Service(Place("mariadb", SERIALIZABLE), store_url) as service, Delimiter(store_url) as quota:
+        quota.define_resource("cores", project_max=room)
+        service.create()
+
+        def first_claim(number: int) -> tuple[bool, int]:
+            def transaction() -> bool:
+                with service.engine.begin() as connection:
+                    try:
+                        quota.claim({"cores": 1}, project="new", connection=connection)
+                    except OverLimit:
+                        return False
+                    service.add(connection, str(number))
+                return True
+
+            start.wait(20)
+            return until_decided(transaction)
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            decided = list(pool.map(first_claim, range(_THREADS)))
+        assert [conflicts for _, conflicts in decided] == [0] * _THREADS
+        assert sum(admitted for admitted, _ in decided) == len(service.rows()) == room
+        assert_sound(quota)
+
+
+@pytest.mark.stores("postgresql", "mariadb")
+def test_first_claims_of_two_projects_do_not_wait_for_each_other(store_url: str, store_name: str) -> None:
+    """Only where plain reads lock do newcomers queue."""
+    service = Service(Place(store_name, READ_COMMITTED), store_url)
+    with service, Delimiter(store_url, timeout=1) as quota, service.engine.begin() as connection:
+        quota.define_resource("cores", project_max=1)
+        quota.claim({"cores": 1}, project="new", connection=connection)
+        with service.engine.begin() as other:
+            quota.claim({"cores": 1}, project="newer", connection=other)
+    with Delimiter(store_url) as quota:
+        assert_sound(quota)

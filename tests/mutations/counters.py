@@ -25,6 +25,28 @@ LOCKS: Final = (
         apart=True,
     ),
     Mutation(
+        name="newcomers-in-a-crowd",
+        guard="where plain reads lock, who may have to make a counter queues before it looks for it",
+        without="newcomers share the gap where the counter is not, and keep each other from making it, for minutes",
+        file=_COUNTERS,
+        source="""        if not held:
+            self._projects.queue(connection)
+""",
+        becomes="",
+        tests=("engines/test_first_things.py::test_newcomers_do_not_keep_each_other_out",),
+        store="mariadb",
+    ),
+    Mutation(
+        name="everybody-queues",
+        guard="only where plain reads lock do newcomers queue",
+        without="first claims of two projects wait for each other's transactions",
+        file="engines/sql/databases.py",
+        source="plain_reads_lock=\"@@tx_isolation = 'SERIALIZABLE'\",",
+        becomes='plain_reads_lock="true",',
+        tests=("engines/test_first_things.py::test_first_claims_of_two_projects_do_not_wait_for_each_other",),
+        store="mariadb",
+    ),
+    Mutation(
         name="counters-in-reverse",
         guard="a claim locks counters in the order of their numbers",
         without="a claim and an edit, or a sweep, wait for each other in a circle",

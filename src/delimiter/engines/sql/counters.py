@@ -72,6 +72,8 @@ class Counters:
         missing = wanted - found.keys()
         if not missing:
             return found
+        if not held:
+            self._projects.queue(connection)
         read = self._read(connection, missing)
         found.update(read)
         unmade = missing - read.keys()

@@ -50,6 +50,8 @@ class Database:
     #: At REPEATABLE READ a locking read sees the present and a plain one the snapshot. What belongs to a locked row
     #: must then be read with a lock too. (Elsewhere the lock itself fails when the snapshot is older than the row.)
     plain_reads_lag: bool = False
+    #: True in a transaction whose plain reads share what they read until it ends, and gaps where they found nothing.
+    plain_reads_lock: str | None = None
     #: It may be a node of Galera, which compares rows that were written and knows nothing of other nodes' locks.
     replicates_by_rows: bool = False
     #: LISTEN and NOTIFY: a commit wakes those who wait for events.
@@ -247,6 +249,7 @@ _MARIADB: Final = Database(
     insert_ignoring=lambda table: sa.insert(table).prefix_with("IGNORE"),
     hint="FORCE INDEX (PRIMARY)",
     plain_reads_lag=True,
+    plain_reads_lock="@@tx_isolation = 'SERIALIZABLE'",
     replicates_by_rows=True,
     silent_drivers=True,
     # The service's column may be of any collation, and columns of two are compared without an index.

@@ -35,6 +35,8 @@ class Projects:
         self._row = row
         self._shared = database.locked(row, share=True)
         self._exclusive = database.locked(row)
+        locking = database.plain_reads_lock
+        self._turn = None if locking is None else database.locked(row.where(sa.text(locking)))
         self._write = sa.update(tables.tree).where(t.id == 1)
         self._find = sa.select(p.project, p.parent).where(p.project == sa.bindparam("name"))
         self._above = (
@@ -62,6 +64,15 @@ class Projects:
         """Keep everybody else away from the tree until the transaction ends."""
         self._galera.meet(connection)
         connection.execute(self._exclusive).one()
+
+    def queue(self, connection: sa.Connection) -> None:
+        """Keep the tree for whoever may have to make what it does not find, where plain reads lock.
+
+        Many could share the gap in which the row is missing. Then nobody can insert it, and those whom a deadlock sends
+        away come back to share the gap before the last one can.
+        """
+        if self._turn is not None:
+            connection.execute(self._turn)
 
     def is_seen(self, connection: sa.Connection, version: int) -> bool:
         """Whether the transaction's snapshot shows the tree as it is on the locked row."""
