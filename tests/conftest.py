@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import time
 from collections.abc import Callable, Generator, Iterator
 from functools import cache
@@ -38,6 +39,9 @@ def chosen_stores(config: pytest.Config) -> tuple[str, ...]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What a script starts in the background ignores Ctrl-C, and so does all that is started from there.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     option = config.getoption("--stores")  # defined in the root's conftest.py, which is always read
     chosen = STORES if option is None else tuple(name.strip() for name in option.split(",") if name.strip())
     if unknown := set(chosen) - set(STORES):

@@ -29,7 +29,7 @@ LOCKS: Final = (
         guard="where plain reads lock, who may have to make a counter queues before it looks for it",
         without="newcomers share the gap where the counter is not, and keep each other from making it, for minutes",
         file=_COUNTERS,
-        source="""        if not held:
+        source="""        if not (held or charged):
             self._projects.queue(connection)
 """,
         becomes="",

@@ -70,8 +70,8 @@ EXPIRY: Final = (
         guard="in a caller's transaction a sweep leaves what needs a counter that another one holds",
         without="two callers that sweep for each other wait in a circle",
         file=_EXPIRY,
-        source="self._counters.ways(connection, starts), wait=wait)",
-        becomes="self._counters.ways(connection, starts))",
+        source="self._counters.lock(connection, ways, wait=wait)",
+        becomes="self._counters.lock(connection, ways)",
         tests=("engines/test_lock_waits.py::test_a_callers_sweep_waits_for_no_counter",),
     ),
     Mutation(

@@ -48,9 +48,12 @@ class Verdict:
 
     @property
     def refused_share(self) -> float:
-        """Since the first refusal: before, the limits were not reached."""
-        since = self.decided[self.decided.index(True) :] if any(self.decided) else []
-        return sum(since) / max(1, len(since))
+        return sum(self.at_the_limits) / max(1, len(self.at_the_limits))
+
+    @property
+    def at_the_limits(self) -> list[bool]:
+        """What was decided since the first refusal: before, the limits were not reached."""
+        return self.decided[self.decided.index(True) :] if any(self.decided) else []
 
 
 CAN_BE_REFUSED = ("claim", "reserve", "claim_all", "guard")

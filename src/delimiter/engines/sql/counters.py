@@ -61,18 +61,24 @@ class Counters:
     # -- which --------------------------------------------------------------------------------------------------
 
     def ways(
-        self, connection: sa.Connection, starts: Iterable[Start], *, held: Set[int] = frozenset()
+        self,
+        connection: sa.Connection,
+        starts: Iterable[Start],
+        *,
+        held: Set[int] = frozenset(),
+        charged: bool = False,
     ) -> dict[Start, Way]:
         """Work out (or remember) the ways from these starts; make the counters that are missing.
 
-        ``held`` are counters that the transaction has locked already, in vain.
+        ``held`` are counters that the transaction has locked already, in vain. ``charged``: a claim is charged to each
+        of the starts, so that none is missing.
         """
         wanted = set(starts)
         found = {start: way for start in wanted if (way := self._ways.get(start)) is not None}
         missing = wanted - found.keys()
         if not missing:
             return found
-        if not held:
+        if not (held or charged):
             self._projects.queue(connection)
         read = self._read(connection, missing)
         found.update(read)

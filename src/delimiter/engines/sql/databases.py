@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from delimiter.errors import Unsupported
 
-__all__ = ["Clock", "Database", "Fault", "connect_args", "database_of", "milliseconds"]
+__all__ = ["Clock", "Database", "Fault", "connect_args", "database_of", "milliseconds", "whole_seconds"]
 
 S = TypeVar("S", bound=Any)
 
@@ -50,7 +50,8 @@ class Database:
     #: At REPEATABLE READ a locking read sees the present and a plain one the snapshot. What belongs to a locked row
     #: must then be read with a lock too. (Elsewhere the lock itself fails when the snapshot is older than the row.)
     plain_reads_lag: bool = False
-    #: True in a transaction whose plain reads share what they read until it ends, and gaps where they found nothing.
+    #: SQL, true in a transaction whose plain reads lock: what they read is shared until it ends, and the gap where they
+    #: found nothing. (A level set by SET TRANSACTION for one transaction is not seen.) ``None``: they never do.
     plain_reads_lock: str | None = None
     #: It may be a node of Galera, which compares rows that were written and knows nothing of other nodes' locks.
     replicates_by_rows: bool = False
@@ -90,6 +91,14 @@ class Database:
     def current(self, statement: S) -> S:
         """The select, sure to see what belongs to rows that are locked already."""
         return self.locked(statement, share=True) if self.plain_reads_lag else statement
+
+    def queue(self, table: sa.Table, row: Mapping[str, Any]) -> sa.Insert | None:
+        """Holds a row, and makes it if it is not there, in a transaction whose plain reads lock; in others nothing."""
+        if self.plain_reads_lock is None:
+            return None
+        values = [sa.literal(value).label(name) for name, value in row.items()]
+        asked = sa.select(*values).where(sa.text(self.plain_reads_lock))
+        return mysql.insert(table).from_select(list(row), asked).on_duplicate_key_update(id=table.c.id)
 
     def collated(self, column: sa.ColumnElement[str], like: Any) -> sa.ColumnElement[str]:
         """A column of ours, to be compared with one of the service's of this type."""

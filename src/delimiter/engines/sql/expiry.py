@@ -121,7 +121,8 @@ class Expiry:
         }
         if not starts:
             return 0
-        charged = self._counters.lock(connection, self._counters.ways(connection, starts), wait=wait)
+        ways = self._counters.ways(connection, starts, charged=True)
+        charged = self._counters.lock(connection, ways, wait=wait)
         ledger = Ledger(path=charged.path, now=self._claims.now(connection))
         swept = [entry for entry in entries if ledger.expire(entry)]
         self._writer.write(connection, swept)

@@ -118,6 +118,8 @@ class Guards:
         """The claim on what is tracked (or why it is refused), and the rows of the guard: in one order of locks."""
         admit = None if request.claim is None else Admit((request.claim,))
         if request.optimistic:
+            with suppress(Outdated):
+                self._counters.ways(joined, starts)  # what is missing is made before anything is locked
             answer = self._changes.decide_beside(joined, admit, ())[0] if admit else None
             return answer, self._look(joined, starts)
         answer, charged = self._changes.decide_beside(joined, admit, starts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -20,6 +20,9 @@ from delimiter.engines.sql.schema import Tables
 from delimiter.model import Project, in_order
 
 __all__ = ["Projects", "within"]
+
+
+_QUEUE_ROW: Final = 3
 
 
 class Projects:
@@ -35,8 +38,7 @@ class Projects:
         self._row = row
         self._shared = database.locked(row, share=True)
         self._exclusive = database.locked(row)
-        locking = database.plain_reads_lock
-        self._turn = None if locking is None else database.locked(row.where(sa.text(locking)))
+        self._queue = database.queue(tables.tree, {"id": _QUEUE_ROW, "version": 1, "overbooking": 1})
         self._write = sa.update(tables.tree).where(t.id == 1)
         self._find = sa.select(p.project, p.parent).where(p.project == sa.bindparam("name"))
         self._above = (
@@ -66,13 +68,14 @@ class Projects:
         connection.execute(self._exclusive).one()
 
     def queue(self, connection: sa.Connection) -> None:
-        """Keep the tree for whoever may have to make what it does not find, where plain reads lock.
+        """Where plain reads lock, who may have to make what it does not find goes one after the other.
 
-        Many could share the gap in which the row is missing. Then nobody can insert it, and those whom a deadlock sends
-        away come back to share the gap before the last one can.
+        Many could share the gap in which a row is missing. Then nobody can insert it, and those whom a deadlock sends
+        away come back to share the gap before the last one can. The row they queue for is the third of the tree's
+        table, which nobody else locks.
         """
-        if self._turn is not None:
-            connection.execute(self._turn)
+        if self._queue is not None:
+            connection.execute(self._queue)
 
     def is_seen(self, connection: sa.Connection, version: int) -> bool:
         """Whether the transaction's snapshot shows the tree as it is on the locked row."""

@@ -201,7 +201,8 @@ class Tables:
     def _tree(self) -> sa.Table:
         """One row: who changes the tree holds it, who makes counters or sets limits shares it.
 
-        (On Galera there is a second one, which all of these write: see :mod:`.galera`.)
+        (On Galera there is a second one, which all of these write: see :mod:`.galera`. For a third one those queue who
+        make counters where plain reads lock: see :meth:`.Projects.queue`.)
         """
         return self._table(
             "tree",

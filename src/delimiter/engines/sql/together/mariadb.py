@@ -9,6 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from delimiter.changes import NewClaim
+from delimiter.engines.sql.databases import whole_seconds
 from delimiter.engines.sql.ground import Ground
 from delimiter.engines.sql.together.gathering import Batch
 from delimiter.engines.sql.together.writer import AtOnceWriter, Written
@@ -136,7 +137,7 @@ class MariaDBWriter(AtOnceWriter):
             begin, go_on = " SAVEPOINT delimiter_together;", f"{lock}{fits}{hold} END IF;"
             back = " ROLLBACK TO SAVEPOINT delimiter_together;"
         first, briefly, as_before = (
-            ("", "", "") if patience is None else self._bounded(max(1, round(patience)))
+            ("", "", "") if patience is None else self._bounded(whole_seconds(patience))
         )
         return (
             f"{first}BEGIN NOT ATOMIC DECLARE n BIGINT; DECLARE placed INT DEFAULT 0; DECLARE fitted INT DEFAULT 0;"
