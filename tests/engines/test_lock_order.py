@@ -13,6 +13,8 @@ from delimiter import Conflict, Delimiter, OverLimit
 from delimiter.edits import LimitChange, SetLimit
 from delimiter.model import Scope
 from engines.held_rows import claims, counters, hold, is_held, session, waiting
+from engines.instances import ROWS, Instances
+from engines.service import READ_COMMITTED, Place
 
 pytestmark = pytest.mark.stores("postgresql", "mariadb")
 
@@ -139,3 +141,26 @@ def test_no_counter_is_made_beside_held_ones(store_url: str, quota: Delimiter) -
         quota.claim({"a": 1}, project="kid", user="john", connection=connection)
         connection.commit()
     assert list(quota.reconcile()) == []
+
+
+def test_an_optimistic_guard_makes_counters_before_it_locks_any(
+    store_url: str, store_name: str, quota: Delimiter
+) -> None:
+    """Guard: ``Guards.lock`` works out the ways before its claim is decided. Whoever makes counters shares the tree.
+
+    After its claim's counters it could wait for a move that waits for them.
+    """
+    (low, _) = counters(store_url)
+    with (
+        Instances(Place(store_name, READ_COMMITTED), store_url).created() as rows,
+        session(store_url) as holder,
+        rows.engine.begin() as connection,
+    ):
+        quota.define_resource(ROWS)
+        rows.counted_by(quota)
+        hold(holder, "tree", 1)
+        guard = quota.guard({ROWS: 1, "a": 1}, project="acme", connection=connection, optimistic=True)
+        with waiting(store_url, guard.__enter__):
+            held = is_held(store_url, "counters", low)
+            holder.rollback()
+    assert not held

@@ -82,6 +82,17 @@ COUNTED: Final = (
         store="mariadb",
     ),
     Mutation(
+        name="made-late",
+        guard="an optimistic guard makes the counters that are missing before its claim locks any",
+        without="it holds its claim's counters while it waits for a move, which waits for them",
+        file=_GUARDS,
+        source="""            with suppress(Outdated):
+                self._counters.ways(joined, starts)  # what is missing is made before anything is locked
+""",
+        becomes="",
+        tests=("engines/test_lock_order.py::test_an_optimistic_guard_makes_counters_before_it_locks_any",),
+    ),
+    Mutation(
         name="revision-uncompared",
         guard="an optimistic guard compares the revision as it writes it",
         without="two that entered together both let their rows in",
